@@ -1,0 +1,323 @@
+//! Attention over int8 keys and values in blocks of 64 positions (specification, sections 7 and 8).
+//!
+//! A block holds one head's keys and values for 64 consecutive positions, packed for the product kernels: keys as a
+//! [`Matrix`](crate::matrix::Matrix) whose outputs are positions, values as one whose inputs are positions.
+
+use crate::elementary::{exp2, round_small};
+use crate::kernels::{self, Left, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
+use crate::linear::left;
+use crate::quantise::{CHUNK_STRIDE, NotFinite, Quantised, TILE_ROWS, level, magnitude_bits, scale_of};
+use crate::rotary::hadamard_block;
+use crate::{Activations, Isa};
+
+/// Positions in a block, and in a page.
+pub const POSITIONS: usize = 64;
+/// Blocks in a span: results of one span are joined before spans are.
+pub const SPAN_BLOCKS: usize = 16;
+
+/// Where the parts of a block lie, in bytes: keys, values, key scales, value scales, key offsets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockLayout {
+    head_dim: usize,
+    values: usize,
+    scales: usize,
+}
+
+impl BlockLayout {
+    /// The layout for heads of `head_dim` dimensions.
+    pub fn new(head_dim: usize) -> Self {
+        let values = head_dim.div_ceil(4) * 4 * POSITIONS;
+        let scales = values + head_dim.div_ceil(16) * 16 * POSITIONS;
+        BlockLayout { head_dim, values, scales }
+    }
+
+    /// Bytes a block takes, a multiple of 64.
+    pub fn bytes(&self) -> usize {
+        self.scales + 3 * 4 * POSITIONS
+    }
+
+    /// Dimensions of a head.
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
+    /// Writes the quantised key of the position in slot `slot` of `block`.
+    pub fn write_key(&self, block: &mut [u8], slot: usize, levels: &[i8], scale: f32) {
+        assert!(slot < POSITIONS && levels.len() == self.head_dim);
+        let groups = self.head_dim.div_ceil(4);
+        let start = slot / 16 * groups * 64 + slot % 16 * 4;
+        for (group, four) in levels.chunks(4).enumerate() {
+            for (i, level) in four.iter().enumerate() {
+                block[start + group * 64 + i] = *level as u8;
+            }
+        }
+        self.write_word(block, 0, slot, scale.to_bits());
+        self.write_word(block, 2, slot, kernels::offset_of(levels) as u32);
+    }
+
+    /// Writes the quantised value of the position in slot `slot` of `block`.
+    pub fn write_value(&self, block: &mut [u8], slot: usize, levels: &[i8], scale: f32) {
+        assert!(slot < POSITIONS && levels.len() == self.head_dim);
+        for (i, level) in levels.iter().enumerate() {
+            let at = self.values + i / 16 * 16 * POSITIONS + slot / 4 * 64 + i % 16 * 4 + slot % 4;
+            block[at] = *level as u8;
+        }
+        self.write_word(block, 1, slot, scale.to_bits());
+    }
+
+    fn write_word(&self, block: &mut [u8], which: usize, slot: usize, word: u32) {
+        block[self.scales + (which * POSITIONS + slot) * 4..][..4].copy_from_slice(&word.to_ne_bytes());
+    }
+
+    fn words<'a, T: bytemuck::Pod>(&self, block: &'a [u8], which: usize) -> &'a [T] {
+        bytemuck::cast_slice(&block[self.scales + which * POSITIONS * 4..][..POSITIONS * 4])
+    }
+}
+
+/// log2(e) / √d, with the Walsh–Hadamard transform's factor taken out again.
+pub fn score_constant(head_dim: usize) -> f32 {
+    let d = head_dim as f64;
+    (std::f64::consts::LOG2_E / (d.sqrt() * hadamard_block(head_dim) as f64)) as f32
+}
+
+/// The most query rows of one call to [`attend`].
+pub const ROWS: usize = PANEL_ROWS;
+
+/// Running result of one row over some blocks: maximum, sum of weights, weighted sum of values.
+#[derive(Clone, Copy)]
+struct State {
+    started: bool,
+    m: f32,
+    l: f32,
+}
+
+const EMPTY: State = State { started: false, m: 0.0, l: 0.0 };
+
+/// Reusable memory of one thread's attention.
+pub struct Workspace {
+    panel: Box<Panel>,
+    /// Quantised weights, in the layout of quantised rows.
+    weights: Box<[[u8; CHUNK_STRIDE]; PANEL_ROWS / TILE_ROWS]>,
+    weight_scales: [f32; PANEL_ROWS],
+    block: [State; PANEL_ROWS],
+    span: [State; PANEL_ROWS],
+    total: [State; PANEL_ROWS],
+    block_out: Vec<f32>,
+    span_out: Vec<f32>,
+}
+
+impl Default for Workspace {
+    fn default() -> Self {
+        Workspace {
+            panel: Panel::zeroed(),
+            weights: Box::new([[0; CHUNK_STRIDE]; PANEL_ROWS / TILE_ROWS]),
+            weight_scales: [0.0; PANEL_ROWS],
+            block: [EMPTY; PANEL_ROWS],
+            span: [EMPTY; PANEL_ROWS],
+            total: [EMPTY; PANEL_ROWS],
+            block_out: Vec::new(),
+            span_out: Vec::new(),
+        }
+    }
+}
+
+/// Attention of the query rows `rows` (at most [`ROWS`], the first at the start of a tile of 16) of `queries` (a8, rows
+/// of one head dimension) that share one key head. `position(i)` is the absolute position of row `rows.start + i`,
+/// ascending; `block(b)` the block of positions 64·b…; `out` takes `rows × head_dim` floats.
+/// On failure names the first row, relative to `rows`, whose values are not finite.
+#[expect(clippy::too_many_arguments, reason = "one attention has this many sides")]
+pub fn attend<'a>(
+    isa: Isa,
+    layout: BlockLayout,
+    queries: &Quantised,
+    rows: std::ops::Range<usize>,
+    position: impl Fn(usize) -> usize,
+    window: Option<usize>,
+    block: impl Fn(usize) -> &'a [u8],
+    out: &mut [f32],
+    ws: &mut Workspace,
+) -> Result<(), usize> {
+    let (count, d) = (rows.len(), layout.head_dim);
+    assert!(queries.activations() == Activations::A8 && queries.inputs() == d);
+    assert!((1..=ROWS).contains(&count) && rows.start % TILE_ROWS == 0 && out.len() == count * d);
+    let constant = score_constant(d);
+    ws.block_out.resize(ROWS * d, 0.0);
+    ws.span_out.resize(ROWS * d, 0.0);
+    ws.span[..count].fill(EMPTY);
+    ws.total[..count].fill(EMPTY);
+    let earliest = |p: usize| window.map_or(0, |w| (p + 1).saturating_sub(w));
+    let first = earliest(position(0)) / POSITIONS;
+    let last = position(count - 1) / POSITIONS;
+    let q = left(queries, rows.start, count);
+    for b in first..=last {
+        let bytes = block(b);
+        let (keys, values) = (&bytes[..layout.values], &bytes[layout.values..layout.scales]);
+        let right = Right { packed: bytemuck::cast_slice(keys), blocks: POSITIONS / 16, groups: d.div_ceil(4) };
+        kernels::products(isa, q, right, &mut ws.panel);
+        let (s_k, s_v): (&[f32], &[f32]) = (layout.words(bytes, 0), layout.words(bytes, 1));
+        let offsets: &[i32] = layout.words(bytes, 2);
+        for i in 0..count {
+            let p = position(i);
+            let from = earliest(p).saturating_sub(b * POSITIONS);
+            let to = (p + 1).saturating_sub(b * POSITIONS).min(POSITIONS);
+            let weights = &mut ws.weights[i / TILE_ROWS][i % TILE_ROWS * POSITIONS..][..POSITIONS];
+            ws.block[i].started = from < to;
+            if from >= to {
+                weights.fill(0);
+                continue;
+            }
+            let s_q = queries.scales()[rows.start + i] * constant;
+            let scores = &ws.panel.0[0][i];
+            let (m, l, s_w) = weigh(isa, scores, offsets, s_k, s_v, s_q, from, to, weights).map_err(|_| i)?;
+            ws.block[i] = State { started: true, m, l };
+            ws.weight_scales[i] = s_w;
+        }
+        for (n, part) in (0..d.div_ceil(16)).step_by(PANEL_COLUMNS / 16).enumerate() {
+            let blocks = (d.div_ceil(16) - part).min(PANEL_COLUMNS / 16);
+            let right = Right {
+                packed: &bytemuck::cast_slice(values)[part * 16 * POSITIONS..],
+                blocks,
+                groups: POSITIONS / 4,
+            };
+            let w = Left {
+                bytes: ws.weights.as_flattened(),
+                rows: count,
+                planes: 1,
+                plane_stride: 0,
+                tile_stride: CHUNK_STRIDE,
+            };
+            kernels::products(isa, w, right, &mut ws.panel);
+            let column = n * PANEL_COLUMNS;
+            let width = (d - column).min(PANEL_COLUMNS);
+            for i in 0..count {
+                let o = &mut ws.block_out[i * d + column..][..width];
+                scale_sums(isa, &ws.panel.0[0][i][..width], ws.weight_scales[i], o);
+            }
+        }
+        for i in 0..count {
+            let span_out = &mut ws.span_out[i * d..][..d];
+            join(isa, &mut ws.span[i], span_out, ws.block[i], &ws.block_out[i * d..][..d]);
+            if b % SPAN_BLOCKS == SPAN_BLOCKS - 1 || b == last {
+                join(isa, &mut ws.total[i], &mut out[i * d..][..d], ws.span[i], span_out);
+                ws.span[i] = EMPTY;
+            }
+        }
+    }
+    for i in 0..count {
+        finish(isa, &mut out[i * d..][..d], 65_536.0 / ws.total[i].l);
+    }
+    Ok(())
+}
+
+/// Takes `other` into `state` (section 8): the first starts it.
+fn join(isa: Isa, state: &mut State, out: &mut [f32], other: State, other_out: &[f32]) {
+    if !other.started {
+        return;
+    }
+    if !state.started {
+        *state = other;
+        out.copy_from_slice(other_out);
+        return;
+    }
+    let m = if other.m > state.m { other.m } else { state.m };
+    let (alpha, beta) = (exp2(state.m - m), exp2(other.m - m));
+    state.l = state.l.mul_add(alpha, other.l * beta);
+    state.m = m;
+    blend(isa, out, alpha, other_out, beta);
+}
+
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "kernel signatures are flat")]
+fn weigh_body(
+    scores: &[i32; PANEL_COLUMNS],
+    offsets: &[i32],
+    s_k: &[f32],
+    s_v: &[f32],
+    s_q: f32,
+    from: usize,
+    to: usize,
+    weights: &mut [u8],
+) -> Result<(f32, f32, f32), NotFinite> {
+    let (offsets, s_k, s_v) = (&offsets[..POSITIONS], &s_k[..POSITIONS], &s_v[..POSITIONS]);
+    let weights = &mut weights[..POSITIONS];
+    let mut t = [0.0f32; POSITIONS];
+    for j in 0..POSITIONS {
+        let score = scores[j].wrapping_sub(offsets[j]) as f32 * (s_q * s_k[j]);
+        let visible = (j as u32).wrapping_sub(from as u32) < (to - from) as u32;
+        t[j] = if visible { score } else { f32::NEG_INFINITY };
+    }
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for part in t.chunks_exact(16) {
+        for j in 0..16 {
+            lanes[j] = if part[j] > lanes[j] { part[j] } else { lanes[j] };
+        }
+    }
+    let mut half = 8;
+    while half > 0 {
+        for j in 0..half {
+            lanes[j] = if lanes[j + half] > lanes[j] { lanes[j + half] } else { lanes[j] };
+        }
+        half /= 2;
+    }
+    let m = lanes[0];
+    let mut u = [0.0f32; POSITIONS];
+    let mut l = 0i32;
+    for j in 0..POSITIONS {
+        let p = exp2(t[j] - m);
+        l = l.wrapping_add(round_small(p * 65_536.0));
+        let visible = (j as u32).wrapping_sub(from as u32) < (to - from) as u32;
+        u[j] = if visible { p * s_v[j] } else { 0.0 };
+    }
+    let (multiplier, s_w) = scale_of(magnitude_bits(&u), 127.0)?;
+    for j in 0..POSITIONS {
+        weights[j] = level(u[j], multiplier, 127.0) as u8;
+    }
+    Ok((m, l as f32, s_w))
+}
+
+versions! {
+    /// One row's weights in one block: maximum, sum, and the a8 weights with their scale.
+    fn weigh(
+        scores: &[i32; PANEL_COLUMNS],
+        offsets: &[i32],
+        s_k: &[f32],
+        s_v: &[f32],
+        s_q: f32,
+        from: usize,
+        to: usize,
+        weights: &mut [u8]
+    ) -> Result<(f32, f32, f32), NotFinite> = weigh_body;
+}
+
+#[inline(always)]
+fn scale_sums_body(sums: &[i32], scale: f32, out: &mut [f32]) {
+    for (o, sum) in out.iter_mut().zip(sums) {
+        *o = *sum as f32 * scale;
+    }
+}
+
+versions! {
+    fn scale_sums(sums: &[i32], scale: f32, out: &mut [f32]) = scale_sums_body;
+}
+
+#[inline(always)]
+fn blend_body(out: &mut [f32], alpha: f32, other: &[f32], beta: f32) {
+    for (o, x) in out.iter_mut().zip(other) {
+        *o = o.mul_add(alpha, x * beta);
+    }
+}
+
+versions! {
+    fn blend(out: &mut [f32], alpha: f32, other: &[f32], beta: f32) = blend_body;
+}
+
+#[inline(always)]
+fn finish_body(out: &mut [f32], r: f32) {
+    for o in out {
+        *o *= r;
+    }
+}
+
+versions! {
+    fn finish(out: &mut [f32], r: f32) = finish_body;
+}

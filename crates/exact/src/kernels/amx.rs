@@ -1,0 +1,210 @@
+//! Products with AMX: tiles of 16 rows × 64 bytes, 16,384 byte products an instruction. `tdpbusd` takes unsigned inputs
+//! (128 added) and signed weights into 32-bit sums that wrap, so any order is exact.
+//!
+//! The tile instructions have no stable intrinsics, hence the assembly; each block configures, uses and releases the
+//! tiles by itself, so the compiler never sees them live.
+#![expect(unsafe_code, reason = "kernel: assembly whose bounds the dispatcher checked")]
+
+use super::{Left, PANEL_COLUMNS, Panel, Right};
+use crate::quantise::{CHUNK_STRIDE, TILE_ROWS};
+use std::arch::asm;
+
+/// Whether the processor has AMX int8 and the operating system lets this process use it.
+pub(crate) fn permitted() -> bool {
+    let features = std::arch::x86_64::__cpuid_count(7, 0).edx;
+    let (amx_tile, amx_int8) = (features >> 24 & 1 == 1, features >> 25 & 1 == 1);
+    amx_tile && amx_int8 && request_tiles()
+}
+
+#[cfg(target_os = "linux")]
+fn request_tiles() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    // SAFETY: asks the kernel to let this process use the tile registers; touches no memory.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn request_tiles() -> bool {
+    false
+}
+
+#[repr(C, align(64))]
+struct TileConfig([u8; 64]);
+
+/// Palette 1, eight tiles of 16 rows × 64 bytes.
+static CONFIG: TileConfig = {
+    let mut config = [0u8; 64];
+    config[0] = 1;
+    let mut tile = 0;
+    while tile < 8 {
+        config[16 + 2 * tile] = 64;
+        config[48 + tile] = 16;
+        tile += 1;
+    }
+    TileConfig(config)
+};
+
+/// Whether tiles serve this product: whole chunks of inputs, whole tiles readable, and rows enough to be worth it.
+pub(super) fn suits(left: Left<'_>, right: Right<'_>) -> bool {
+    let chunks = right.groups / 16;
+    let tiles = left.rows.div_ceil(TILE_ROWS);
+    let readable = (tiles - 1) * left.tile_stride + (left.planes - 1) * left.plane_stride + chunks * CHUNK_STRIDE;
+    right.groups % 16 == 0 && left.rows * left.planes >= 6 && readable <= left.bytes.len()
+}
+
+/// # Safety
+/// The bounds that `kernels::products` checks, and `suits`.
+pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Panel) {
+    let chunks = right.groups / 16;
+    let stride = right.groups * 64;
+    let tiles = left.rows.div_ceil(TILE_ROWS);
+    // Pairs of left tiles that share the weights: the two planes of a tile, or two tiles of rows.
+    let plane = |tile: usize, plane: usize| tile * left.tile_stride + plane * left.plane_stride;
+    // SAFETY: blocks and tiles lie within their buffers; the panel holds 32 rows and 64 columns of each plane.
+    unsafe {
+        let x = left.bytes.as_ptr();
+        for block in (0..right.blocks).step_by(2) {
+            let weights = right.packed.as_ptr().add(block * stride);
+            let second = (block + 1 < right.blocks).then(|| weights.add(stride));
+            let mut out = |p: usize, tile: usize| {
+                panel.0[p][tile * TILE_ROWS..].as_mut_ptr().cast::<i32>().add(block * 16)
+            };
+            if left.planes == 2 {
+                for tile in 0..tiles {
+                    let (a, b) = (x.add(plane(tile, 0)), x.add(plane(tile, 1)));
+                    pair(a, b, weights, second, chunks, out(0, tile), out(1, tile));
+                }
+            } else {
+                for tile in (0..tiles).step_by(2) {
+                    let a = x.add(plane(tile, 0));
+                    if tile + 1 < tiles {
+                        pair(a, x.add(plane(tile + 1, 0)), weights, second, chunks, out(0, tile), out(0, tile + 1));
+                    } else {
+                        single(a, weights, second, chunks, out(0, tile));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Two left tiles times one or two blocks.
+///
+/// # Safety
+/// `chunks` tiles readable at each input, a panel tile writable at each output.
+unsafe fn pair(
+    a: *const u8,
+    b: *const u8,
+    first: *const i8,
+    second: Option<*const i8>,
+    chunks: usize,
+    out_a: *mut i32,
+    out_b: *mut i32,
+) {
+    let Some(second) = second else {
+        // SAFETY: the caller's.
+        unsafe {
+            single(a, first, None, chunks, out_a);
+            single(b, first, None, chunks, out_b);
+        }
+        return;
+    };
+    // SAFETY: reads and writes only what the caller vouches for; the tiles are released before the end.
+    unsafe {
+        asm!(
+            "ldtilecfg [{config}]",
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "2:",
+            "tileloadd tmm4, [{a} + {row}]",
+            "tileloadd tmm6, [{first} + {row}]",
+            "tileloadd tmm7, [{second} + {row}]",
+            "tdpbusd tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{b} + {row}]",
+            "tdpbusd tmm1, tmm4, tmm7",
+            "tdpbusd tmm2, tmm5, tmm6",
+            "tdpbusd tmm3, tmm5, tmm7",
+            "add {a}, 1024", "add {b}, 1024", "add {first}, 1024", "add {second}, 1024",
+            "dec {chunks}",
+            "jnz 2b",
+            "tilestored [{out_a} + {panel}], tmm0",
+            "tilestored [{out_a} + {panel} + 64], tmm1",
+            "tilestored [{out_b} + {panel}], tmm2",
+            "tilestored [{out_b} + {panel} + 64], tmm3",
+            "tilerelease",
+            config = in(reg) CONFIG.0.as_ptr(),
+            row = in(reg) 64usize,
+            panel = in(reg) PANEL_COLUMNS * 4,
+            a = inout(reg) a => _,
+            b = inout(reg) b => _,
+            first = inout(reg) first => _,
+            second = inout(reg) second => _,
+            chunks = inout(reg) chunks => _,
+            out_a = in(reg) out_a,
+            out_b = in(reg) out_b,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// One left tile times one or two blocks.
+///
+/// # Safety
+/// As for `pair`.
+unsafe fn single(a: *const u8, first: *const i8, second: Option<*const i8>, chunks: usize, out: *mut i32) {
+    // SAFETY: reads and writes only what the caller vouches for; the tiles are released before the end.
+    unsafe {
+        match second {
+            Some(second) => asm!(
+                "ldtilecfg [{config}]",
+                "tilezero tmm0", "tilezero tmm1",
+                "2:",
+                "tileloadd tmm4, [{a} + {row}]",
+                "tileloadd tmm6, [{first} + {row}]",
+                "tileloadd tmm7, [{second} + {row}]",
+                "tdpbusd tmm0, tmm4, tmm6",
+                "tdpbusd tmm1, tmm4, tmm7",
+                "add {a}, 1024", "add {first}, 1024", "add {second}, 1024",
+                "dec {chunks}",
+                "jnz 2b",
+                "tilestored [{out} + {panel}], tmm0",
+                "tilestored [{out} + {panel} + 64], tmm1",
+                "tilerelease",
+                config = in(reg) CONFIG.0.as_ptr(),
+                row = in(reg) 64usize,
+                panel = in(reg) PANEL_COLUMNS * 4,
+                a = inout(reg) a => _,
+                first = inout(reg) first => _,
+                second = inout(reg) second => _,
+                chunks = inout(reg) chunks => _,
+                out = in(reg) out,
+                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            ),
+            None => asm!(
+                "ldtilecfg [{config}]",
+                "tilezero tmm0",
+                "2:",
+                "tileloadd tmm4, [{a} + {row}]",
+                "tileloadd tmm6, [{first} + {row}]",
+                "tdpbusd tmm0, tmm4, tmm6",
+                "add {a}, 1024", "add {first}, 1024",
+                "dec {chunks}",
+                "jnz 2b",
+                "tilestored [{out} + {panel}], tmm0",
+                "tilerelease",
+                config = in(reg) CONFIG.0.as_ptr(),
+                row = in(reg) 64usize,
+                panel = in(reg) PANEL_COLUMNS * 4,
+                a = inout(reg) a => _,
+                first = inout(reg) first => _,
+                chunks = inout(reg) chunks => _,
+                out = in(reg) out,
+                out("tmm0") _, out("tmm4") _, out("tmm6") _,
+                options(nostack),
+            ),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The integer product kernels, one file an instruction set, and the macro that compiles element-wise code for each.
+//!
+//! Element-wise code is written once, in plain Rust with explicit `mul_add`, and compiled for every instruction set:
+//! Rust never contracts, re-associates or approximates floating point, so all versions give the same bits.
+//! Products of integers are exact, so each instruction set may order them as it likes.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use crate::isa::{Isa, Level};
+use crate::quantise::{CHUNK, CHUNK_STRIDE, TILE_ROWS};
+
+/// Compiles a function marked `#[inline(always)]` once per instruction set and dispatches on its first argument.
+macro_rules! versions {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path;) => {
+        $(#[$doc])*
+        #[expect(clippy::too_many_arguments, clippy::allow_attributes, reason = "kernel signatures are flat")]
+        #[allow(unfulfilled_lint_expectations, reason = "only some have many arguments")]
+        $vis fn $name(isa: $crate::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+            fn avx512($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+            match isa.level() {
+                $crate::isa::Level::Scalar => $body($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+                // SAFETY: an Isa of this level exists only where the processor has these instructions.
+                $crate::isa::Level::Avx2 => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+                // SAFETY: as above.
+                $crate::isa::Level::Avx512 | $crate::isa::Level::Amx => unsafe { avx512($($arg),*) },
+                #[cfg(not(target_arch = "x86_64"))]
+                _ => $body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use versions;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use amx::permitted as amx_permitted;
+
+/// Rows a [`Panel`] holds at most.
+pub(crate) const PANEL_ROWS: usize = 32;
+/// Columns a [`Panel`] holds at most.
+pub(crate) const PANEL_COLUMNS: usize = 64;
+
+/// 32-bit sums of one kernel call: `[plane][row][column]` with a fixed stride.
+#[repr(C, align(64))]
+pub(crate) struct Panel(pub [[[i32; PANEL_COLUMNS]; PANEL_ROWS]; 2]);
+
+impl Panel {
+    pub(crate) fn zeroed() -> Box<Panel> {
+        Box::new(Panel([[[0; PANEL_COLUMNS]; PANEL_ROWS]; 2]))
+    }
+}
+
+/// The left side of a product: rows of digits (128 added) in the layout of [`crate::quantise::Quantised`].
+/// `bytes` starts at the first row's first digit; if there is more than one tile of rows, the first row must be the
+/// first of its tile.
+#[derive(Clone, Copy)]
+pub(crate) struct Left<'a> {
+    pub bytes: &'a [u8],
+    pub rows: usize,
+    pub planes: usize,
+    pub plane_stride: usize,
+    pub tile_stride: usize,
+}
+
+impl Left<'_> {
+    fn check(&self, groups: usize) {
+        assert!(self.rows >= 1 && self.rows <= PANEL_ROWS && (self.planes == 1 || self.planes == 2));
+        let (tile, row) = ((self.rows - 1) / TILE_ROWS, (self.rows - 1) % TILE_ROWS);
+        let chunks = groups.div_ceil(CHUNK / 4);
+        let end = tile * self.tile_stride
+            + (self.planes - 1) * self.plane_stride
+            + row * CHUNK
+            + (chunks - 1) * CHUNK_STRIDE
+            + CHUNK;
+        assert!(end <= self.bytes.len(), "rows reach past their buffer");
+    }
+
+    /// Tiles of up to sixteen rows: (first row, rows, bytes from there).
+    fn tiles(&self) -> impl Iterator<Item = (usize, usize, &[u8])> {
+        (0..self.rows.div_ceil(TILE_ROWS)).map(|tile| {
+            let rows = (self.rows - tile * TILE_ROWS).min(TILE_ROWS);
+            (tile * TILE_ROWS, rows, &self.bytes[tile * self.tile_stride..])
+        })
+    }
+}
+
+/// The right side: `blocks` blocks of sixteen columns in the layout of [`crate::matrix::Matrix`], `groups` groups of
+/// four inputs each.
+#[derive(Clone, Copy)]
+pub(crate) struct Right<'a> {
+    pub packed: &'a [i8],
+    pub blocks: usize,
+    pub groups: usize,
+}
+
+/// `panel[plane][row][column] = Σ (left + 128) · right`, modulo 2³², for every plane, row and column.
+#[inline]
+pub(crate) fn products(isa: Isa, left: Left<'_>, right: Right<'_>, panel: &mut Panel) {
+    left.check(right.groups);
+    assert!(right.blocks * 16 <= PANEL_COLUMNS && right.blocks * right.groups * 64 <= right.packed.len());
+    match isa.level() {
+        Level::Scalar => scalar::products(left, right, panel),
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: the processor has the instructions (an Isa of this level exists); bounds were checked above.
+        Level::Avx2 => unsafe { avx2::products(left, right, panel) },
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: as above.
+        Level::Avx512 => unsafe { avx512::products(left, right, panel) },
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: as above; AMX takes whole tiles of sixteen rows, which its own check makes sure of.
+        Level::Amx => unsafe {
+            if amx::suits(left, right) {
+                amx::products(left, right, panel);
+            } else {
+                avx512::products(left, right, panel);
+            }
+        },
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => scalar::products(left, right, panel),
+    }
+}
+
+/// `sums[i] = Σ (left + 128) · rows[i]`, modulo 2³²; `left` is one row of one plane, chunks of 64 bytes a
+/// [`CHUNK_STRIDE`] apart; `rows` are `sums.len()` rows of `stride` bytes, a multiple of 64.
+#[inline]
+pub(crate) fn row_products(isa: Isa, left: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) {
+    assert!(stride % CHUNK == 0 && sums.len() * stride <= rows.len());
+    assert!(stride == 0 || (stride / CHUNK - 1) * CHUNK_STRIDE + CHUNK <= left.len());
+    match isa.level() {
+        Level::Scalar => scalar::row_products(left, rows, stride, sums),
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: the processor has the instructions (an Isa of this level exists); bounds were checked above.
+        Level::Avx2 => unsafe { avx2::row_products(left, rows, stride, sums) },
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: as above.
+        Level::Avx512 | Level::Amx => unsafe { avx512::row_products(left, rows, stride, sums) },
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => scalar::row_products(left, rows, stride, sums),
+    }
+}
+
+/// 128 times the sum of a row: what the 128 added to each input digit contributes to a product.
+pub(crate) fn offset_of(levels: &[i8]) -> i32 {
+    levels.iter().fold(0i32, |sum, w| sum.wrapping_add(i32::from(*w))).wrapping_mul(128)
+}
+
+/// [`offset_of`] for the sixteen columns of a packed block.
+pub(crate) fn column_sums(block: &[i8], offsets: &mut [i32]) {
+    offsets.fill(0);
+    for group in block.chunks_exact(64) {
+        for (column, four) in group.chunks_exact(4).enumerate() {
+            let sum: i32 = four.iter().map(|w| i32::from(*w)).sum();
+            offsets[column] = offsets[column].wrapping_add(sum.wrapping_mul(128));
+        }
+    }
+}

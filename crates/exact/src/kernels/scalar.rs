@@ -1,0 +1,39 @@
+//! Products in plain Rust: the reference for the other kernels.
+
+use super::{Left, Panel, Right};
+use crate::quantise::{CHUNK, CHUNK_STRIDE};
+
+pub(super) fn products(left: Left<'_>, right: Right<'_>, panel: &mut Panel) {
+    for (first, rows, bytes) in left.tiles() {
+        for plane in 0..left.planes {
+            for row in 0..rows {
+                let digits = &bytes[plane * left.plane_stride + row * CHUNK..];
+                for block in 0..right.blocks {
+                    let weights = &right.packed[block * right.groups * 64..][..right.groups * 64];
+                    let mut sums = [0i32; 16];
+                    for (group, weights) in weights.chunks_exact(64).enumerate() {
+                        let at = group * 4 / CHUNK * CHUNK_STRIDE + group * 4 % CHUNK;
+                        let four = &digits[at..at + 4];
+                        for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(4)) {
+                            for (x, w) in four.iter().zip(weights) {
+                                *sum = sum.wrapping_add(i32::from(*x) * i32::from(*w));
+                            }
+                        }
+                    }
+                    panel.0[plane][first + row][block * 16..][..16].copy_from_slice(&sums);
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn row_products(left: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) {
+    for (i, sum) in sums.iter_mut().enumerate() {
+        *sum = 0;
+        for (chunk, weights) in rows[i * stride..][..stride].chunks_exact(CHUNK).enumerate() {
+            for (x, w) in left[chunk * CHUNK_STRIDE..][..CHUNK].iter().zip(weights) {
+                *sum = sum.wrapping_add(i32::from(*x) * i32::from(*w));
+            }
+        }
+    }
+}

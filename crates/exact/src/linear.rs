@@ -1,0 +1,202 @@
+//! Linear maps on quantised rows (specification, sections 2 and 3).
+
+use crate::kernels::{self, Left, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
+use crate::matrix::{BLOCK, Matrix, RowMatrix};
+use crate::quantise::{Quantised, TILE_ROWS};
+use crate::shared::Shared;
+use crate::{Activations, Isa};
+use std::ops::Range;
+
+/// Rows of floats that several threads write, each its own rows or columns.
+#[derive(Clone, Copy)]
+pub struct RowsMut<'a> {
+    values: Shared<'a, f32>,
+    stride: usize,
+}
+
+impl<'a> RowsMut<'a> {
+    /// Row r is `values[r * stride..]`.
+    pub fn new(values: &'a mut [f32], stride: usize) -> Self {
+        RowsMut { values: Shared::new(values), stride }
+    }
+
+    /// `width` values of row `row`, from `column` on.
+    #[inline(always)]
+    pub fn part(&self, row: usize, column: usize, width: usize) -> &'a [f32] {
+        self.values.part(row * self.stride + column, width)
+    }
+
+    /// The same, to write; no other thread touches them meanwhile.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "disjointness is the contract of Shared")]
+    pub fn part_mut(&self, row: usize, column: usize, width: usize) -> &'a mut [f32] {
+        self.values.part_mut(row * self.stride + column, width)
+    }
+}
+
+/// What becomes of a product.
+#[derive(Clone, Copy)]
+pub enum Epilogue<'a> {
+    /// y = product
+    Store,
+    /// y = product + bias
+    Bias(&'a [f32]),
+    /// y = fma(product, gain, y): an adapter's share.
+    AddScaled(f32),
+}
+
+/// Reusable memory of one thread's products.
+pub struct Workspace {
+    pub(crate) panel: Box<Panel>,
+}
+
+impl Default for Workspace {
+    fn default() -> Self {
+        Workspace { panel: Panel::zeroed() }
+    }
+}
+
+/// The rows `rows` of `x` times the output blocks `blocks` (of sixteen) of `weights`. Row `rows.start + i` of `x` goes
+/// to row `out_row + i` of `out`, output n to column n.
+#[expect(clippy::too_many_arguments, reason = "one product has this many sides")]
+pub fn linear(
+    isa: Isa,
+    x: &Quantised,
+    rows: Range<usize>,
+    weights: &Matrix,
+    blocks: Range<usize>,
+    epilogue: Epilogue<'_>,
+    out: RowsMut<'_>,
+    out_row: usize,
+    workspace: &mut Workspace,
+) {
+    assert!(x.inputs() == weights.inputs() && rows.end <= x.rows() && blocks.end <= weights.blocks());
+    let stride = weights.block_stride();
+    let packed: &[i8] = bytemuck::cast_slice(weights.packed());
+    let per_panel = PANEL_COLUMNS / BLOCK;
+    let mut block = blocks.start;
+    while block < blocks.end {
+        let count = (blocks.end - block).min(per_panel);
+        let right = Right { packed: &packed[block * stride..], blocks: count, groups: weights.inputs().div_ceil(4) };
+        let column = block * BLOCK;
+        let width = (weights.outputs() - column).min(count * BLOCK);
+        let mut row = rows.start;
+        while row < rows.end {
+            // Several tiles only from a tile's first row on.
+            let most = if row % TILE_ROWS == 0 { PANEL_ROWS } else { TILE_ROWS - row % TILE_ROWS };
+            let height = (rows.end - row).min(most);
+            kernels::products(isa, left(x, row, height), right, &mut workspace.panel);
+            finish(
+                isa,
+                &workspace.panel,
+                x.activations().planes(),
+                &x.scales()[row..row + height],
+                &weights.scales_padded()[column..column + width],
+                &weights.offsets()[column..column + width],
+                match epilogue {
+                    Epilogue::Bias(bias) => Epilogue::Bias(&bias[column..column + width]),
+                    other => other,
+                },
+                out,
+                out_row + row - rows.start,
+                column,
+            );
+            row += height;
+        }
+        block += count;
+    }
+}
+
+/// Row `row` of `x` times all rows of `weights`: an adapter's narrow first half.
+pub fn row_linear(isa: Isa, x: &Quantised, row: usize, weights: &RowMatrix, out: &mut [f32]) {
+    assert!(x.inputs() == weights.inputs() && row < x.rows() && out.len() == weights.outputs());
+    let (stride, rows) = (weights.stride(), weights.bytes_all());
+    let planes = x.activations().planes();
+    let mut sums = [[0i32; PANEL_COLUMNS]; 2];
+    let scale = x.scales()[row];
+    for (first, out) in (0..).step_by(PANEL_COLUMNS).zip(out.chunks_mut(PANEL_COLUMNS)) {
+        for plane in 0..planes {
+            let digits = &x.bytes()[x.offset(row, plane)..];
+            kernels::row_products(isa, digits, &rows[first * stride..], stride, &mut sums[plane][..out.len()]);
+        }
+        for (i, y) in out.iter_mut().enumerate() {
+            let (offset, s_w) = (weights.offsets()[first + i], weights.scales()[first + i]);
+            let sum = |plane: usize| sums[plane][i].wrapping_sub(offset) as f32;
+            let c = match x.activations() {
+                Activations::A8 => sum(0),
+                Activations::A16 => sum(0) * 256.0 + sum(1),
+            };
+            *y = c * (scale * s_w);
+        }
+    }
+}
+
+pub(crate) fn left(x: &Quantised, row: usize, rows: usize) -> Left<'_> {
+    Left {
+        bytes: &x.bytes()[x.offset(row, 0)..],
+        rows,
+        planes: x.activations().planes(),
+        plane_stride: x.plane_stride(),
+        tile_stride: x.tile_stride(),
+    }
+}
+
+versions! {
+    fn finish(
+        panel: &Panel,
+        planes: usize,
+        x_scales: &[f32],
+        w_scales: &[f32],
+        offsets: &[i32],
+        epilogue: Epilogue<'_>,
+        out: RowsMut<'_>,
+        out_row: usize,
+        column: usize
+    ) = finish_body;
+}
+
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "kernel signatures are flat")]
+fn finish_body(
+    panel: &Panel,
+    planes: usize,
+    x_scales: &[f32],
+    w_scales: &[f32],
+    offsets: &[i32],
+    epilogue: Epilogue<'_>,
+    out: RowsMut<'_>,
+    out_row: usize,
+    column: usize,
+) {
+    let width = w_scales.len();
+    for (row, s_x) in x_scales.iter().enumerate() {
+        let y = out.part_mut(out_row + row, column, width);
+        let mut product = [0.0f32; PANEL_COLUMNS];
+        let product = &mut product[..width];
+        let high = &panel.0[0][row][..width];
+        if planes == 1 {
+            for j in 0..width {
+                product[j] = high[j].wrapping_sub(offsets[j]) as f32 * (s_x * w_scales[j]);
+            }
+        } else {
+            let low = &panel.0[1][row][..width];
+            for j in 0..width {
+                let c = high[j].wrapping_sub(offsets[j]) as f32 * 256.0 + low[j].wrapping_sub(offsets[j]) as f32;
+                product[j] = c * (s_x * w_scales[j]);
+            }
+        }
+        match epilogue {
+            Epilogue::Store => y.copy_from_slice(product),
+            Epilogue::Bias(bias) => {
+                for j in 0..width {
+                    y[j] = product[j] + bias[j];
+                }
+            }
+            Epilogue::AddScaled(gain) => {
+                for j in 0..width {
+                    y[j] = product[j].mul_add(gain, y[j]);
+                }
+            }
+        }
+    }
+}

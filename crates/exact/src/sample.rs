@@ -1,0 +1,147 @@
+//! Drawing the next token (specification, section 12).
+
+use crate::elementary::{exp2, log2};
+use crate::generator::philox;
+use crate::kernels::versions;
+use crate::quantise::NotFinite;
+use std::cmp::Ordering;
+
+/// How a token is drawn.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f64,
+    /// Keep this many of the likeliest; 0 keeps all.
+    pub top_k: u32,
+    /// Keep the likeliest until their probabilities reach this; 1 keeps all.
+    pub top_p: f64,
+    /// Keep those at least this likely relative to the likeliest; 0 keeps all.
+    pub min_p: f64,
+    /// Key of the generator.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// Always the likeliest token.
+    pub const GREEDY: Sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 };
+}
+
+/// 2²⁴, the unit of probabilities and of top_p and min_p.
+const UNIT: f64 = 16_777_216.0;
+
+#[inline(always)]
+fn count_body(z: f32, z_max: f32) -> u64 {
+    (exp2(z - z_max) * UNIT as f32).round_ties_even() as u64
+}
+
+#[inline(always)]
+fn noise(seed: u64, position: u64, id: usize) -> f32 {
+    let key = [seed as u32, (seed >> 32) as u32];
+    let word = philox(key, [(id / 4) as u32, position as u32, (position >> 32) as u32, 0])[id % 4];
+    let u = ((word >> 9) * 2 + 1) as f32 * f32::from_bits((127 - 24) << 23);
+    -log2(-log2(u))
+}
+
+#[inline(always)]
+fn finite_max_body(logits: &[f32]) -> Result<f32, NotFinite> {
+    let mut worst = 0u32;
+    let mut max = f32::NEG_INFINITY;
+    for x in logits {
+        worst = worst.max(x.to_bits() & 0x7fff_ffff);
+        max = if *x > max { *x } else { max };
+    }
+    if worst >= 0x7f80_0000 { Err(NotFinite) } else { Ok(max) }
+}
+
+versions! {
+    /// The largest logit, if all are finite.
+    fn finite_max(logits: &[f32]) -> Result<f32, NotFinite> = finite_max_body;
+}
+
+#[inline(always)]
+fn gumbel_all_body(logits: &[f32], tau: f32, seed: u64, position: u64, scores: &mut [f32]) {
+    for (id, (score, logit)) in scores.iter_mut().zip(logits).enumerate() {
+        *score = logit * tau + noise(seed, position, id);
+    }
+}
+
+versions! {
+    fn gumbel_all(logits: &[f32], tau: f32, seed: u64, position: u64, scores: &mut [f32]) = gumbel_all_body;
+}
+
+/// The rank: z descending, then id ascending.
+fn by_rank(a: &(f32, usize), b: &(f32, usize)) -> Ordering {
+    b.0.partial_cmp(&a.0).unwrap_or(Ordering::Equal).then(a.1.cmp(&b.1))
+}
+
+/// Draws the token that stands at `position`, the number of tokens before it. All logits must be finite.
+pub fn sample(isa: crate::Isa, logits: &[f32], sampling: &Sampling, position: u64) -> Result<u32, NotFinite> {
+    let max = finite_max(isa, logits)?;
+    let first_of = |values: &[f32], max: f32| values.iter().position(|x| *x == max).unwrap_or(0) as u32;
+    if sampling.temperature == 0.0 {
+        return Ok(first_of(logits, max));
+    }
+    let tau = (std::f64::consts::LOG2_E / sampling.temperature) as f32;
+    let (top_k, all) = (sampling.top_k as usize, logits.len());
+    let narrowed = (top_k > 0 && top_k < all) || sampling.top_p < 1.0 || sampling.min_p > 0.0;
+    if !narrowed {
+        let mut scores = vec![0.0f32; all];
+        gumbel_all(isa, logits, tau, sampling.seed, position, &mut scores);
+        let max = scores.iter().fold(f32::NEG_INFINITY, |a, x| if *x > a { *x } else { a });
+        return Ok(first_of(&scores, max));
+    }
+    let mut kept: Vec<(f32, usize)> = logits.iter().enumerate().map(|(id, x)| (x * tau, id)).collect();
+    let z_max = kept.iter().fold(f32::NEG_INFINITY, |a, x| if x.0 > a { x.0 } else { a });
+    if top_k > 0 && top_k < kept.len() {
+        kept.select_nth_unstable_by(top_k - 1, by_rank);
+        kept.truncate(top_k);
+    }
+    if sampling.top_p < 1.0 {
+        shortest_prefix(&mut kept, z_max, (sampling.top_p * UNIT).round_ties_even() as u64);
+    }
+    if sampling.min_p > 0.0 {
+        let least = (sampling.min_p * UNIT).round_ties_even() as u64;
+        let first = kept.iter().min_by(|a, b| by_rank(a, b)).copied();
+        kept.retain(|x| count_body(x.0, z_max) >= least);
+        if let (true, Some(first)) = (kept.is_empty(), first) {
+            kept.push(first);
+        }
+    }
+    let score = |x: &(f32, usize)| x.0 + noise(sampling.seed, position, x.1);
+    let best = kept.iter().map(|x| (score(x), x.1)).min_by(by_rank);
+    Ok(best.map_or(0, |x| x.1 as u32))
+}
+
+/// Keeps the shortest prefix of the rank whose share of all counts reaches `share` / 2²⁴. Instead of sorting
+/// everything, whole groups of equal rounded magnitude are taken until one straddles the border; only that one is sorted.
+fn shortest_prefix(kept: &mut Vec<(f32, usize)>, z_max: f32, share: u64) {
+    let total: u64 = kept.iter().map(|x| count_body(x.0, z_max)).sum();
+    let need = u128::from(share) * u128::from(total);
+    // Partition around ever smaller thresholds of z: 2⁻¹ of the likeliest, 2⁻², …
+    let mut done = 0;
+    let mut sum = 0u128;
+    for step in 1..=26 {
+        let bound = z_max - step as f32;
+        let mut end = done;
+        let mut group = 0u128;
+        for i in done..kept.len() {
+            if kept[i].0 >= bound || step == 26 {
+                group += u128::from(count_body(kept[i].0, z_max));
+                kept.swap(i, end);
+                end += 1;
+            }
+        }
+        if (sum + group) << 24 >= need {
+            kept[done..end].sort_unstable_by(by_rank);
+            let mut at = done;
+            while at < end && (at == 0 || sum << 24 < need) {
+                sum += u128::from(count_body(kept[at].0, z_max));
+                at += 1;
+            }
+            kept.truncate(at.max(1));
+            return;
+        }
+        sum += group;
+        done = end;
+    }
+}

@@ -1,0 +1,216 @@
+"""Writes vectors.json: inputs and outputs of each part of the arithmetic. See "about" at its head."""
+
+import json
+import os
+import random
+
+import numpy as np
+
+from floats import F32, LOG2_E, NotFinite, bits, exp2, from_bits, log2, silu
+from layers import (A8, A16, Adapter, Linear, attention, digits, frequencies, hadamard, quantise, rmsnorm, rotary_table,
+                    rotate, route)
+from sample import kept, philox, sample, uniform
+
+ABOUT = [
+    "Test vectors of docs/arithmetic.md, version 1; written by tools/oracle/vectors.py, one vector a line.",
+    "A binary32 is the 8 hex digits of its bits; a row is such words (or decimal integers) separated by blanks; a matrix is a",
+    "list of rows. 64-bit integers are 16 hex digits. T, top_p, min_p, theta and scaling are binary64, in decimal.",
+    "attention: one head of dimension d over the keys 0..keys. Inputs come from draws of an LCG: state = seed at first, each draw",
+    "is state = (1664525·state + 1013904223) mod 2^32, r = state >> 8. An integer is r mod 255 - 127; a scale is the binary32",
+    "(r + 2^24)·2^-28. Drawn in this order: for each key, d integers of k, s_k, d integers of v, s_v; then, for each query in the",
+    "order listed, d integers of q, s_q.",
+]
+RANDOM = random.Random(1)
+
+
+def word(x):
+    return f"{int(bits(x)):08x}"
+
+
+def row(x):
+    x = np.asarray(x)
+    return " ".join(word(i) if x.dtype == F32 else str(int(i)) for i in x)
+
+
+def matrix(x):
+    return [row(r) for r in x]
+
+
+def normal(*shape, scale=1.0):
+    """Seeded pseudo-random numbers around 0."""
+    values = [RANDOM.gauss(0.0, scale) for _ in range(int(np.prod(shape)))]
+    return np.array(values).astype(F32).reshape(shape)
+
+
+def elementary():
+    edges = ["80000000", "00000000", "80000001", "bf000000", "bf000001", "bf7fffff", "bf800000", "bfc00000", "c0200000",
+             "c2fafffe", "c2fb0000", "c2fb0001", "c2fc0000", "c2fc0001", "c2fe0000", "ff7fffff", "ff800000"]
+    x = np.concatenate([from_bits([int(e, 16) for e in edges]), -abs(normal(30, scale=20)), -abs(normal(15))])
+    yield "exp2", [{"x": word(a), "y": word(b)} for a, b in zip(x, exp2(x))]
+
+    edges = ["00800000", "00800001", "33800000", "3f000000", "3f3504f2", "3f3504f3", "3f3504f4", "3f7fffff", "3f800000",
+             "3f800001", "3fb504f2", "3fb504f3", "3fb504f4", "40000000", "7f7fffff"]
+    x = np.concatenate([from_bits([int(e, 16) for e in edges]), uniform(range(25), 5, 5),
+                        from_bits([RANDOM.randrange(0x00800000, 0x7F800000) for _ in range(20)])])
+    yield "log2", [{"x": word(a), "y": word(b)} for a, b in zip(x, log2(x))]
+
+    edges = ["00000000", "80000000", "00000001", "80000001", "3f800000", "bf800000", "42aeac4f", "c2aeac4f", "c2aeac50",
+             "c2aeac51", "7f7fffff", "ff7fffff", "7149f2ca", "f149f2ca"]
+    x = np.concatenate([from_bits([int(e, 16) for e in edges]), normal(40, scale=4)])
+    yield "silu", [{"x": word(a), "y": word(b)} for a, b in zip(x, silu(x))]
+
+
+def quantisation():
+    rows = [
+        [127, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5, -127, -0.0],
+        [32639, 0.5, 1.5, 127.5, 128, -128.5, -129, 383, 384, -32639],
+        [0.0, -0.0, 0.0],
+        [2.0**-100, -(2.0**-101), 1e-45, 0],
+        [7.888609e-31, -1e-31, 1e-45, 0],
+        [3.4028235e38, -1.7e38, 1.0, 1e-40],
+        [-1e-30, 3e-31, 5e-32],
+        [1.0],
+        [1.0, float("inf")],
+        [float("nan"), 1.0],
+    ]
+    rows = [np.array(r, F32) for r in rows] + [normal(n, scale=s) for n, s in ((16, 1), (24, 1e-3), (33, 50), (64, 1e4))]
+    for x in rows:
+        try:
+            (q8, s8), (q16, s16) = quantise(x, A8), quantise(x, A16)
+        except NotFinite:
+            yield {"x": row(x), "fails": True}
+            continue
+        hi, lo = digits(q16)
+        yield {"x": row(x), "a8": {"q": row(q8), "s": word(s8)},
+               "a16": {"q": row(q16), "s": word(s16), "hi": row(hi), "lo": row(lo)}}
+
+
+def linear():
+    for tokens, n, k, rank in (1, 3, 16, 2), (2, 4, 40, 3):
+        x, w, b = normal(tokens, k, scale=3), normal(n, k), normal(n)
+        a, up, g = normal(rank, k), normal(n, rank), F32(1 / 3)
+        for name, mode in ("a8", A8), ("a16", A16):
+            weight, adapter = quantise(w, A8), Adapter(quantise(a, A8), quantise(up, A8), g)
+            rows = quantise(x, mode)
+            yield {"mode": name, "x": matrix(x), "w": matrix(w), "b": row(b), "A": matrix(a), "B": matrix(up), "g": word(g),
+                   "y": matrix(Linear(weight)(rows, mode)), "y_bias": matrix(Linear(weight, b)(rows, mode)),
+                   "y_adapter": matrix(Linear(weight, b, adapter)(rows, mode))}
+
+
+def norms():
+    for n, scale in (1, 1), (32, 1), (100, 5), (128, 1e-3), (130, 1e3), (300, 1):
+        x, w, eps = normal(n, scale=scale), normal(n), F32(1e-6)
+        yield {"x": row(x), "w": row(w), "eps": word(eps), "y": row(rmsnorm(x, w, eps))}
+
+
+def hadamards():
+    for d in 1, 2, 8, 12, 32, 48, 64, 128:
+        v = normal(d, scale=4)
+        yield {"v": row(v), "y": row(hadamard(v))}
+
+
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 8192}
+
+
+def rotary():
+    tables, rotated = [], []
+    for theta, dims, scaling in ((10000.0, 8, {"rope_type": "default"}), (500000.0, 64, LLAMA3), (1e6, 6, {"rope_type": "default"}),
+                                 (10000.0, 20, {"rope_type": "linear", "factor": 3.0})):
+        for position in 0, 1, 777, 131071:
+            (c,), (s,) = rotary_table([position], frequencies(theta, dims, scaling))
+            tables.append({"theta": theta, "dims": dims, "scaling": scaling, "position": position, "c": row(c), "s": row(s)})
+            if dims < 64:
+                v = normal(dims + 2 * (dims == 6), scale=2)
+                rotated.append({"v": row(v), "c": row(c), "s": row(s), "y": row(rotate(v, c, s))})
+    return tables, rotated
+
+
+def attentions(keys=1100, d=32, seed=1):
+    state = seed
+
+    def draw():
+        nonlocal state
+        state = (1664525 * state + 1013904223) % 2**32
+        return state >> 8
+
+    def integers():
+        return [draw() % 255 - 127 for _ in range(d)]
+
+    def scale():
+        return F32((draw() + 2**24) * 2.0**-28)
+
+    k, s_k, v, s_v = zip(*[(integers(), scale(), integers(), scale()) for _ in range(keys)])
+    k, v = (np.array(k), np.array(s_k)), (np.array(v), np.array(s_v))
+    queries = []
+    for position, window in ((0, None), (63, None), (64, None), (1023, None), (1024, None), (1099, None),
+                             (70, 5), (1024, 1), (1050, 26), (1099, 700), (1099, 1100)):
+        q = np.array([integers()]), np.array([scale()])
+        (out,) = attention(q, k, v, np.array([position]), window)
+        queries.append({"position": position, "window": window, "out": row(out)})
+    return [{"keys": keys, "d": d, "seed": seed, **query} for query in queries]
+
+
+def routes():
+    w = normal(8, 24)
+    w[5] = w[2]
+    for _ in range(4):
+        x = normal(1, 24)
+        for renormalise in True, False:
+            ids, g = route(quantise(x, A16), quantise(w, A16), 3, renormalise)
+            yield {"x": row(x[0]), "w": matrix(w), "chosen": 3, "renormalise": renormalise, "ids": row(ids[0]), "g": row(g[0])}
+
+
+def philoxes():
+    pairs = [((0, 0, 0, 0), (0, 0)), ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2),
+             ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0))]
+    pairs += [(tuple(RANDOM.getrandbits(32) for _ in range(4)), tuple(RANDOM.getrandbits(32) for _ in range(2))) for _ in range(5)]
+    for counter, key in pairs:
+        words = [" ".join(f"{int(w):08x}" for w in ws) for ws in (counter, key, philox(counter, key))]
+        yield dict(zip(("counter", "key", "output"), words))
+
+
+def uniforms():
+    for seed, position in (0, 0), (2**64 - 1, 2**40 + 3), (RANDOM.getrandbits(64), 17):
+        yield {"seed": f"{seed:016x}", "position": f"{position:016x}", "first": 0, "u": row(uniform(range(9), seed, position))}
+
+
+def sampling():
+    tied = np.array([1, -0.0, 0.0, 2, 2, -3, 2, 1, 0.0, -0.0, 1, 2], F32)
+    rows = [normal(40, scale=1.5), tied, np.array([-0.0, 0.0, -1], F32), normal(1000, scale=2), np.array([-5], F32)]
+    settings = [(0.0, 0, 1.0, 0.0), (1.0, 0, 1.0, 0.0), (0.7, 5, 1.0, 0.0), (1.3, 0, 0.9, 0.0), (1.0, 0, 1.0, 0.1),
+                (0.8, 20, 0.95, 0.05), (1.0, 2, 0.5, 0.0), (2.5, 0, 0.999999, 0.0), (1.0, 0, 0.0, 1.0), (0.01, 0, 0.3, 1e-9)]
+    cases = []
+    for index, logits in enumerate(rows):
+        for t, k, p, m in settings if len(logits) > 3 else settings[:4]:
+            for _ in range(2):
+                seed, position = RANDOM.getrandbits(64), RANDOM.getrandbits(RANDOM.choice([4, 12, 36]))
+                stay = None if t == 0 else len(kept(logits * F32(LOG2_E / t), k, p, m))
+                cases.append({"row": index, "T": t, "top_k": k, "top_p": p, "min_p": m, "seed": f"{seed:016x}",
+                              "position": f"{position:016x}", "kept": stay,
+                              "token": sample(logits, t, k, p, m, seed, position)})
+    return [row(r) for r in rows], cases
+
+
+def vectors():
+    tables, rotated = rotary()
+    rows, cases = sampling()
+    return {"about": ABOUT, "version": 1, **dict(elementary()), "quantise": list(quantisation()), "linear": list(linear()),
+            "rmsnorm": list(norms()), "hadamard": list(hadamards()), "rotary_table": tables, "rotate": rotated,
+            "attention": attentions(), "route": list(routes()), "philox": list(philoxes()), "uniform": list(uniforms()),
+            "sampling_rows": rows, "sampling": cases}
+
+
+def main():
+    def text(value):
+        if not isinstance(value, list):
+            return json.dumps(value)
+        return "[\n" + ",\n".join("  " + json.dumps(v, ensure_ascii=False) for v in value) + "\n]"
+
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "vectors.json")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("{\n" + ",\n".join(f'"{name}": {text(value)}' for name, value in vectors().items()) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()
