@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from floats import F32, finite, from_bits
-from layers import A8, A16, Adapter, Linear, quantise
+from floats import F32, bits, finite, from_bits
+from layers import Adapter, Linear, prepared, router_rows, weight_rows
 
 DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1", "I32": "<i4", "I64": "<i8"}
 
@@ -89,7 +89,8 @@ def read_config(folder):
     slides = c.get("layer_types") or slides
 
     experts = c.get("num_experts", c.get("num_local_experts", 128)) if kind == "qwen3_moe" else 0
-    sparse = [n not in c.get("mlp_only_layers", []) and (n + 1) % c.get("decoder_sparse_step", 1) == 0 for n in range(layers)]
+    dense, step = c.get("mlp_only_layers", []), c.get("decoder_sparse_step", 1)
+    sparse = [n not in dense and (n + 1) % step == 0 for n in range(layers)]
     return Config(
         layers=layers,
         heads=heads,
@@ -109,7 +110,7 @@ def read_config(folder):
 
 
 class Checkpoint:
-    """A model's tensors, quantised as sections 2, 3, 5 and 10 say, when they are first asked for."""
+    """A model's tensors, prepared and quantised as sections 2, 3, 5 and 10 say, when they are first asked for."""
 
     def __init__(self, folder, adapter=None):
         self.config = read_config(folder)
@@ -118,15 +119,26 @@ class Checkpoint:
         self.tensors = {}
         for shard in sorted(shards):
             self.tensors |= read_safetensors(os.path.join(folder, shard))
+        self.prepared = not any(values.dtype == np.int8 for values in self.tensors.values())
         self.adapters = read_adapter(adapter) if adapter else {}
-        for path, a in self.adapters.items():
-            n, k = self.tensors[path + ".weight"].shape
-            if path.endswith(".mlp.gate") or a.a[0].shape[1] != k or a.b[0].shape[0] != n:
+        for path, (a, b, _) in self.adapters.items():
+            fits = (b.shape[0], a.shape[1]) == self.float_weight(path).shape
+            if not fits or path.endswith(".mlp.gate") or ".experts." in path:
                 raise ValueError(f"the adapter does not fit {path}")
 
     def vector(self, name):
         """A norm's weight or a bias, widened."""
         return self.tensors[name].astype(F32)
+
+    def norm(self, name):
+        """The weight of a norm over a whole row: 1 where the maps that read it have taken it in."""
+        weight = self.vector(name + ".weight")
+        return np.ones_like(weight) if self.prepared else weight
+
+    def float_weight(self, path):
+        """The weight of the linear map of that name; a tied head's is the embedding matrix."""
+        name = "model.embed_tokens" if path == "lm_head" and self.config.tied else path
+        return self.tensors[name + ".weight"].astype(F32)
 
     @functools.cache
     def embedding(self):
@@ -137,33 +149,58 @@ class Checkpoint:
     @functools.cache
     def linear(self, path):
         """§2, §3 the linear map of that name, with its bias and adapter."""
-        if path == "lm_head" and self.config.tied:
-            return Linear(quantise(self.vector("model.embed_tokens.weight"), A8))
-        weight = self.tensors[path + ".weight"]
-        if weight.dtype == np.int8:
-            if np.any(self.tensors.get(path + ".weight_zero_point", 0)):
-                raise ValueError(f"{path}: a zero point is not covered")
-            scale = self.vector(path + ".weight_scale").reshape(len(weight))
-            quantised = weight.astype(np.int64), finite(scale)
-        else:
-            quantised = quantise(weight.astype(F32), A8)
         bias = self.vector(path + ".bias") if path + ".bias" in self.tensors else None
-        return Linear(quantised, bias, self.adapters.get(path))
+        adapter = None
+        if path in self.adapters:
+            a, b, g = self.adapters[path]
+            adapter = Adapter(self.rows(path, a, weight_rows), weight_rows(b), g)
+        return Linear(self.int8(path) or self.rows(path, self.float_weight(path), weight_rows), bias, adapter)
 
     @functools.cache
     def router(self, path):
         """§10"""
-        return quantise(self.vector(path + ".weight"), A16)
+        if self.int8(path):
+            raise ValueError(f"{path}: a router of integers is not covered")
+        return self.rows(path, self.float_weight(path), router_rows)
+
+    def rows(self, path, w, quantised):
+        """The float weight w of that linear map, or an adapter's A there: prepared if the checkpoint is, quantised."""
+        if not self.prepared:
+            return quantised(w)
+        norm = norm_before(path)
+        return prepared(w, norm and self.vector(norm + ".weight"), quantised)
+
+    def int8(self, path):
+        """(integers, scales) that the checkpoint holds, if it does."""
+        weight = self.tensors.get(path + ".weight")
+        if weight is None or weight.dtype != np.int8:
+            return None
+        if np.any(self.tensors.get(path + ".weight_zero_point", 0)):
+            raise ValueError(f"{path}: a zero point is not covered")
+        scale = finite(self.vector(path + ".weight_scale")).reshape(-1)
+        if scale.size not in (1, len(weight)):
+            raise ValueError(f"{path}: {scale.size} scales for {len(weight)} rows")
+        return weight.astype(np.int64), np.broadcast_to(scale, len(weight))
+
+
+def norm_before(path):
+    """The norm whose output the linear map of that name reads, or None."""
+    if path == "lm_head":
+        return "model.norm"
+    read = dict.fromkeys(("q_proj", "k_proj", "v_proj"), "input_layernorm")
+    read |= dict.fromkeys(("gate_proj", "up_proj", "gate"), "post_attention_layernorm")
+    *layer, last = path.split(".")
+    return ".".join([*layer[:3], read[last]]) if last in read else None
 
 
 def to_bfloat16(x):
     """Rounded to bfloat16, ties to even, and widened again."""
-    u = x.view(np.uint32)
-    return finite(from_bits((u + 0x7FFF + (u >> 16 & 1)) & 0xFFFF0000))
+    u = bits(finite(x))
+    return from_bits((u + 0x7FFF + (u >> 16 & 1)) & 0xFFFF0000)
 
 
 def read_adapter(folder):
-    """§3 {path of the linear map: its adapter} of a PEFT folder."""
+    """§3 {path of the linear map: (A, B, g)} of a PEFT folder, not yet quantised."""
     c = read_json(folder, "adapter_config.json")
     if c.get("peft_type", "LORA") != "LORA" or c.get("use_dora") or c.get("lora_bias") or c.get("fan_in_fan_out"):
         raise ValueError("only plain LoRA is covered")
@@ -179,7 +216,7 @@ def read_adapter(folder):
         if a.shape[0] != rank or b.shape[1] != rank:
             raise ValueError(f"{path}: rank {rank} in the config, {a.shape[0]} and {b.shape[1]} in the tensors")
         g = F32(alpha / math.sqrt(rank) if c.get("use_rslora") else alpha / rank)
-        adapters[path] = Adapter(quantise(a, A8), quantise(b, A8), g)
+        adapters[path] = a, b, g
     return adapters
 
 

@@ -30,7 +30,7 @@ def f32(x):
 
 
 def rte(x):
-    """Rounded to the nearest integer, ties to even (still a float, or -0)."""
+    """Rounded to the nearest integer, ties to even; still a float."""
     return np.rint(x)
 
 
@@ -43,19 +43,31 @@ def finite(x):
 def fma(a, b, c):
     """a·b + c rounded once.
 
-    The product is exact in binary64. Its sum with c is rounded there *to odd*: the two-sum's error tells whether and
-    to which side the ordinary sum was rounded. 53 bits are enough beyond 24 for the conversion to binary32 to round
-    as if from the exact value (Boldo and Melquiond 2008).
+    The product is exact in binary64, and rounding the sum there and then to binary32 does harm only if the first falls
+    halfway between two neighbours of the second. Such sums are done again, and those below 2⁻¹²⁶, where neighbours
+    are further apart.
     """
-    product = np.asarray(a, np.float64) * np.asarray(b, np.float64)
-    c = np.asarray(c, np.float64)
-    total = product + c
-    part = total - product
-    error = (product - (total - part)) + (c - part)
+    product = np.asarray(np.multiply(a, b, dtype=np.float64))
+    total = np.asarray(np.add(product, c, dtype=np.float64))
+    result = np.asarray(total.astype(F32))
+    doubtful = (total.view(np.int64) & 0x1FFFFFFF == 0x10000000) | (np.abs(total) < 2.0**-126)
+    if doubtful.any():
+        product, c = (np.broadcast_to(x, total.shape)[doubtful].astype(np.float64) for x in (product, c))
+        result[doubtful] = to_odd(product, c).astype(F32)
+    return result
+
+
+def to_odd(a, b):
+    """a + b in binary64, rounded to odd: the two-sum's error tells whether and to which side the ordinary sum was
+    rounded. 53 bits are enough beyond 24 for the conversion to binary32 to round as if from the exact value (Boldo
+    and Melquiond 2008)."""
+    total = a + b
+    part = total - a
+    error = (a - (total - part)) + (b - part)
     pattern = total.view(np.int64)
-    to_odd = (error != 0) & np.isfinite(error) & (pattern & 1 == 0)
+    even = (error != 0) & np.isfinite(error) & (pattern & 1 == 0)
     away = np.where((error > 0) == (total > 0), 1, -1)
-    return (pattern + np.where(to_odd, away, 0)).view(np.float64).astype(F32)
+    return (pattern + np.where(even, away, 0)).view(np.float64)
 
 
 C = from_bits([0, 0x3F317218, 0x3E75FDF0, 0x3D6357B6, 0x3C1D952A, 0x3AAF8448, 0x392209C5])
@@ -72,7 +84,8 @@ def exp2(x):
     for i in 4, 3, 2, 1:
         p = fma(f, p, C[i])
     p = fma(f, p, F32(1))
-    return np.where(x < F32(-126), F32(0), np.ldexp(p, n.astype(np.int32)))  # ldexp: p * 2ⁿ, exact for n ≥ -126
+    power = from_bits((np.maximum(n, F32(-126)).astype(np.int32) + 127) << 23)  # 2ⁿ
+    return np.where(x < F32(-126), F32(0), p * power)
 
 
 def log2(x):

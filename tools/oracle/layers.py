@@ -1,4 +1,4 @@
-"""The parts of a layer: sections 1 to 4, 6 to 8 and 10 of docs/arithmetic.md.
+"""The parts of a layer: sections 1 to 4, 6, 8 and 10 of docs/arithmetic.md.
 
 A row of numbers is the last axis of an array; what stands before it are tokens (and heads).
 """
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import libm
 from floats import F32, LOG2_E, LOG2_E_32, NotFinite, bits, exp2, f32, finite, fma, from_bits, rte
 
 A8, A16 = 127, 32639  # the largest integer of each activation mode
@@ -19,23 +18,89 @@ A8, A16 = 127, 32639  # the largest integer of each activation mode
 
 def quantise(x, largest):
     """The rows of x as (integers q, one scale s for each row)."""
+    a, zero = magnitudes(x)
+    q, s = steps(x, a, F32(largest), largest)
+    return np.where(zero[..., None], 0, q.astype(np.int64)), np.where(zero, F32(0), s)
+
+
+def weight_rows(x):
+    """The rows of x [n, k] as (integers q, scales s), by the best of 16 scales."""
+    parts = [best_steps(rows) for rows in np.array_split(x, 1 + x.size // 2**16)]  # few at a time: they stay in cache
+    return tuple(np.concatenate(part) for part in zip(*parts))
+
+
+def best_steps(x):
+    a, zero = magnitudes(x)
+    best = None
+    for i in range(16):
+        q, s = steps(x, a, F32(127.4375 - 0.5 * i), A8)
+        found = sum_of_squares(fma(-s[:, None], q, x)), q, s
+        best = best or found
+        better = found[0] < best[0]
+        for ours, theirs in zip(best, found):
+            ours[better] = theirs[better]
+    _, q, s = best
+    return np.where(zero[:, None], 0, q.astype(np.int64)), np.where(zero, F32(0), s)
+
+
+def magnitudes(x):
+    """(each row's largest magnitude a, or 1 where that is as good as zero; where it is)."""
     a = (bits(x) & 0x7FFFFFFF).max(axis=-1)
     if (a >= 0x7F800000).any():
         raise NotFinite
     a = from_bits(a)
     zero = a < F32(2.0**-100)
-    r = F32(largest) / np.where(zero, F32(1), a)
-    q = rte(np.minimum(np.maximum(x * r[..., None], F32(-largest)), F32(largest)))
-    return np.where(zero[..., None], 0, q.astype(np.int64)), np.where(zero, F32(0), a / F32(largest))
+    return np.where(zero, F32(1), a), zero
+
+
+def steps(x, a, d, largest):
+    """The rows of x in steps of s = a / d: (q, still floats; s)."""
+    q = rte(np.minimum(np.maximum(x * (d / a)[..., None], F32(-largest)), F32(largest)))
+    return q, a / d
+
+
+def sum_of_squares(x):
+    """Of each row, in 128 lanes, in the order of section 4."""
+    lane = np.zeros((*x.shape[:-1], 128), F32)
+    for first in range(0, x.shape[-1], 128):
+        part = x[..., first : first + 128]
+        lanes = part.shape[-1]
+        lane[..., :lanes] = fma(part, part, lane[..., :lanes])
+    for h in 64, 32, 16, 8, 4, 2, 1:
+        lane = lane[..., :h] + lane[..., h : 2 * h]
+    return lane[..., 0]
+
+
+def spread_block(n):
+    """B(n)"""
+    return min(n & -n, 1024)
+
+
+def spread(x):
+    n = x.shape[-1]
+    h = 1
+    while h < spread_block(n):
+        pairs = x.reshape(*x.shape[:-1], n // (2 * h), 2, h)
+        a, b = pairs[..., 0, :], pairs[..., 1, :]
+        x = np.stack([a + b, a - b], axis=-2).reshape(x.shape)
+        h *= 2
+    return x
 
 
 def digits(q):
     """q = 256·hi + lo."""
     lo = ((q + 128) & 255) - 128
-    return (q - lo) // 256, lo
+    return (q - lo) >> 8, lo
 
 
 # 2. Linear, 3. Adapter
+
+
+def prepared(w, norm, quantised):
+    """What `quantised` makes of weight rows w that are first multiplied by the weight of the norm they read, if any,
+    and spread."""
+    q, s = quantised(spread(w if norm is None else w * norm))
+    return q, s / F32(spread_block(w.shape[-1]))
 
 
 @dataclass
@@ -65,7 +130,7 @@ class Linear:
 
 def product(x, weight, mode):
     (q, s_x), (w, s_w) = x, weight
-    assert w.shape[-1] <= 131072
+    assert w.shape[-1] <= 131071
     if mode == A8:
         c = f32(integer_product(q, w))
     else:
@@ -83,16 +148,9 @@ def integer_product(q, w):
 
 
 def rmsnorm(x, weight, eps):
-    n = x.shape[-1]
-    lane = np.zeros((*x.shape[:-1], 128), F32)
-    for first in range(0, n, 128):
-        part = x[..., first : first + 128]
-        lanes = part.shape[-1]
-        lane[..., :lanes] = fma(part, part, lane[..., :lanes])
-    for h in 64, 32, 16, 8, 4, 2, 1:
-        lane = lane[..., :h] + lane[..., h : 2 * h]
-    r = F32(1) / np.sqrt(lane / F32(n) + eps)
-    return (x * r) * weight
+    total = sum_of_squares(x)
+    r = np.where(np.isfinite(total), F32(1) / np.sqrt(total / F32(x.shape[-1]) + eps), F32(0))
+    return (x * r[..., None]) * weight
 
 
 # 6. Rotary positions
@@ -101,7 +159,7 @@ def rmsnorm(x, weight, eps):
 def frequencies(theta, dims, scaling):
     """ω[i], binary64, for `dims` rotary dimensions."""
     h = dims // 2
-    omega = [libm.pow(theta, -(2 * i) / (2 * h)) for i in range(h)]
+    omega = [math.pow(theta, -(2 * i) / (2 * h)) for i in range(h)]
     kind = scaling["rope_type"]
     if kind == "default":
         return omega
@@ -121,7 +179,7 @@ def frequencies(theta, dims, scaling):
         if wavelength > original / low_factor:
             return w / factor
         t = (original / wavelength - low_factor) / (high_factor - low_factor)
-        return (1 - t) * w / factor + t * w
+        return ((1 - t) * w) / factor + t * w
 
     return [scaled(w) for w in omega]
 
@@ -129,32 +187,13 @@ def frequencies(theta, dims, scaling):
 def rotary_table(positions, omega):
     """c and s, both [positions, h]."""
     angles = [[float(p) * w for w in omega] for p in positions]
-    return tuple(f32([[f(angle) for angle in row] for row in angles]) for f in (libm.cos, libm.sin))
+    return tuple(f32([[f(angle) for angle in row] for row in angles]) for f in (math.cos, math.sin))
 
 
 def rotate(v, c, s):
     h = c.shape[-1]
     x, y = v[..., :h], v[..., h : 2 * h]
     return np.concatenate([fma(x, c, -(y * s)), fma(y, c, x * s), v[..., 2 * h :]], axis=-1)
-
-
-# 7. Queries, keys and values at eight bits
-
-
-def hadamard_block(d):
-    """B, the largest power of two that divides d."""
-    return d & -d
-
-
-def hadamard(v):
-    d = v.shape[-1]
-    h = 1
-    while h < hadamard_block(d):
-        pairs = v.reshape(*v.shape[:-1], d // (2 * h), 2, h)
-        a, b = pairs[..., 0, :], pairs[..., 1, :]
-        v = np.stack([a + b, a - b], axis=-2).reshape(v.shape)
-        h *= 2
-    return v
 
 
 # 8. Attention
@@ -184,7 +223,8 @@ def attention(q, k, v, positions, window=None):
     """One head: quantised queries q = (integers [queries, d], scales) at these absolute positions, quantised keys k and
     values v of the absolute positions 0, 1, 2, …"""
     d = q[0].shape[-1]
-    c = F32(LOG2_E / (math.sqrt(d) * hadamard_block(d)))
+    assert d <= 512
+    c = F32(LOG2_E / (math.sqrt(d) * spread_block(d)))
     whole = Running(len(positions), d)
     for span in range(0, len(k[0]), SPAN):
         part = Running(len(positions), d)
@@ -203,19 +243,23 @@ def attention(q, k, v, positions, window=None):
 
 
 def block(q, k, v, rows, j, visible, c):
-    """(m_b, l_b, o_b) of the queries `rows` over the positions j. An invisible position has t = -∞, hence p = u = w = 0,
-    and so takes no part in the maxima and the sums."""
+    """(m_b, l_b, o_b) of the queries `rows` over the positions j. An invisible position has t = -∞, hence
+    p = u = w = 0, and so takes no part in the maxima and the sums."""
     (q, s_q), (k, s_k), (v, s_v) = [(x[i], s[i]) for (x, s), i in ((q, rows), (k, j), (v, j))]
     t = f32(integer_product(q, k)) * ((s_q * c)[:, None] * s_k)
     t = np.where(visible, t, F32(-np.inf))
     m_b = t.max(axis=-1)
     p = exp2(t - m_b[:, None])
     l_b = f32(rte(p * F32(65536)).astype(np.int64).sum(axis=-1))
-    w, s_w = quantise(p * s_v, A8)
+    w, s_w = quantise(p * s_v, A16)
     return m_b, l_b, f32(integer_product(w, v.T)) * s_w[:, None]
 
 
 # 10. Mixture of experts
+
+
+def router_rows(w):
+    return quantise(w, A16)
 
 
 def route(x, weight, chosen, renormalise):

@@ -26,13 +26,21 @@ def digest(rows):
 def run(options):
     with open(options.token_ids, encoding="utf-8") as file:
         text = file.read()
-    ids = [int(i) for i in (text if options.line is None else text.splitlines()[options.line]).split()]
-    rows = logits(Checkpoint(options.model, options.adapter), ids, {"a8": A8, "a16": A16}[options.activations])
+    lines = [line for line in text.splitlines() if line.strip()]
+    sequences = lines if options.lines else [text if options.line is None else lines[options.line]]
+    model, losses, written = Checkpoint(options.model, options.adapter), [], {}
+    for n, sequence in enumerate(sequences):
+        ids = [int(i) for i in sequence.split()]
+        rows = logits(model, ids, {"a8": A8, "a16": A16}[options.activations])
+        written[f"logits.{n}" if options.lines else "logits"] = rows
+        losses.append(mean_negative_log_likelihood(rows, ids))
+        print(f"tokens {len(ids)}")
+        print(f"mean negative log-likelihood {losses[-1]:.6f}")
+        print(f"sha256 {digest(rows)}")
+    if options.lines:
+        print(f"mean of the lines {np.mean(losses):.6f}")
     if options.logits:
-        write_safetensors(options.logits, {"logits": rows})
-    print(f"tokens {len(ids)}")
-    print(f"mean negative log-likelihood {mean_negative_log_likelihood(rows, ids):.6f}")
-    print(f"sha256 {digest(rows)}")
+        write_safetensors(options.logits, written)
 
 
 def draw(options):
@@ -49,7 +57,8 @@ def main():
     forward.add_argument("--model", help="Hugging Face folder")
     forward.add_argument("--adapter", help="PEFT folder")
     forward.add_argument("--token-ids", help="file of token ids, separated by white space")
-    forward.add_argument("--line", type=int, help="take this line of the file alone, counted from 0")
+    forward.add_argument("--line", type=int, help="take this line of the file alone, counted from 0, empty ones not")
+    forward.add_argument("--lines", action="store_true", help="take every line as a sequence of its own")
     forward.add_argument("--activations", choices=["a8", "a16"], default="a8")
     drawing = parser.add_argument_group("a token")
     drawing.add_argument("--sample", action="store_true", help="draw a token from a row of --logits")

@@ -29,6 +29,8 @@ def uniform(ids, seed, position):
 
 def sample(logits, temperature, top_k=0, top_p=1.0, min_p=0.0, seed=0, position=0):
     """The token drawn from a row of logits."""
+    if not (temperature == 0 or temperature >= 0.001):
+        raise ValueError("the temperature must be 0 or at least 0.001")
     if temperature == 0:
         return int(np.argmax(logits))  # the first of the largest, and -0 == +0
     z = finite(logits * F32(LOG2_E / temperature))

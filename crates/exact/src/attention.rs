@@ -1,4 +1,4 @@
-//! Attention over int8 keys and values in blocks of 64 positions (specification, sections 7 and 8).
+//! Attention of 16-bit queries over int8 keys and values in blocks of 64 positions (specification, sections 7 and 8).
 //!
 //! A block holds one head's keys and values for 64 consecutive positions, packed for the product kernels: keys as a
 //! [`Matrix`](crate::matrix::Matrix) whose outputs are positions, values as one whose inputs are positions.
@@ -7,7 +7,8 @@ use crate::elementary::{exp2, round_small};
 use crate::kernels::{self, Left, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
 use crate::linear::left;
 use crate::quantise::{CHUNK_STRIDE, NotFinite, Quantised, TILE_ROWS, level, magnitude_bits, scale_of};
-use crate::rotary::hadamard_block;
+use crate::spread::head_block;
+use crate::shared::Shared;
 use crate::{Activations, Isa};
 
 /// Positions in a block, and in a page.
@@ -41,32 +42,34 @@ impl BlockLayout {
         self.head_dim
     }
 
-    /// Writes the quantised key of the position in slot `slot` of `block`.
-    pub fn write_key(&self, block: &mut [u8], slot: usize, levels: &[i8], scale: f32) {
+    /// Writes the quantised key of the position in slot `slot` of the block that starts at byte `block`. Threads may
+    /// write different slots of one block at once.
+    pub fn write_key(&self, bytes: Shared<'_, u8>, block: usize, slot: usize, levels: &[i8], scale: f32) {
         assert!(slot < POSITIONS && levels.len() == self.head_dim);
         let groups = self.head_dim.div_ceil(4);
-        let start = slot / 16 * groups * 64 + slot % 16 * 4;
+        let start = block + slot / 16 * groups * 64 + slot % 16 * 4;
         for (group, four) in levels.chunks(4).enumerate() {
-            for (i, level) in four.iter().enumerate() {
-                block[start + group * 64 + i] = *level as u8;
-            }
+            // Zeros up to a multiple of four: the products read the padding, whatever lay there before.
+            let mut padded = [0i8; 4];
+            padded[..four.len()].copy_from_slice(four);
+            bytes.copy_in(start + group * 64, bytemuck::cast_slice(&padded));
         }
-        self.write_word(block, 0, slot, scale.to_bits());
-        self.write_word(block, 2, slot, kernels::offset_of(levels) as u32);
+        self.write_word(bytes, block, 0, slot, scale.to_bits());
+        self.write_word(bytes, block, 2, slot, kernels::offset_of(levels) as u32);
     }
 
-    /// Writes the quantised value of the position in slot `slot` of `block`.
-    pub fn write_value(&self, block: &mut [u8], slot: usize, levels: &[i8], scale: f32) {
+    /// Writes the quantised value of the position in slot `slot` of the block that starts at byte `block`.
+    pub fn write_value(&self, bytes: Shared<'_, u8>, block: usize, slot: usize, levels: &[i8], scale: f32) {
         assert!(slot < POSITIONS && levels.len() == self.head_dim);
+        let start = block + self.values + slot / 4 * 64 + slot % 4;
         for (i, level) in levels.iter().enumerate() {
-            let at = self.values + i / 16 * 16 * POSITIONS + slot / 4 * 64 + i % 16 * 4 + slot % 4;
-            block[at] = *level as u8;
+            bytes.set(start + i / 16 * 16 * POSITIONS + i % 16 * 4, *level as u8);
         }
-        self.write_word(block, 1, slot, scale.to_bits());
+        self.write_word(bytes, block, 1, slot, scale.to_bits());
     }
 
-    fn write_word(&self, block: &mut [u8], which: usize, slot: usize, word: u32) {
-        block[self.scales + (which * POSITIONS + slot) * 4..][..4].copy_from_slice(&word.to_ne_bytes());
+    fn write_word(&self, bytes: Shared<'_, u8>, block: usize, which: usize, slot: usize, word: u32) {
+        bytes.copy_in(block + self.scales + (which * POSITIONS + slot) * 4, &word.to_ne_bytes());
     }
 
     fn words<'a, T: bytemuck::Pod>(&self, block: &'a [u8], which: usize) -> &'a [T] {
@@ -77,9 +80,11 @@ impl BlockLayout {
 /// log2(e) / √d, with the Walsh–Hadamard transform's factor taken out again.
 pub fn score_constant(head_dim: usize) -> f32 {
     let d = head_dim as f64;
-    (std::f64::consts::LOG2_E / (d.sqrt() * hadamard_block(head_dim) as f64)) as f32
+    (std::f64::consts::LOG2_E / (d.sqrt() * head_block(head_dim) as f64)) as f32
 }
 
+/// The most dimensions of a head: 32,639 · 128 · 512 still fits 32 bits.
+pub const HEAD_DIM_MAX: usize = 512;
 /// The most query rows of one call to [`attend`].
 pub const ROWS: usize = PANEL_ROWS;
 
@@ -96,8 +101,8 @@ const EMPTY: State = State { started: false, m: 0.0, l: 0.0 };
 /// Reusable memory of one thread's attention.
 pub struct Workspace {
     panel: Box<Panel>,
-    /// Quantised weights, in the layout of quantised rows.
-    weights: Box<[[u8; CHUNK_STRIDE]; PANEL_ROWS / TILE_ROWS]>,
+    /// Quantised weights, in the layout of quantised rows: high bytes, then low bytes, both unsigned.
+    weights: Box<[[[u8; CHUNK_STRIDE]; 2]; PANEL_ROWS / TILE_ROWS]>,
     weight_scales: [f32; PANEL_ROWS],
     block: [State; PANEL_ROWS],
     span: [State; PANEL_ROWS],
@@ -110,7 +115,7 @@ impl Default for Workspace {
     fn default() -> Self {
         Workspace {
             panel: Panel::zeroed(),
-            weights: Box::new([[0; CHUNK_STRIDE]; PANEL_ROWS / TILE_ROWS]),
+            weights: Box::new([[[0; CHUNK_STRIDE]; 2]; PANEL_ROWS / TILE_ROWS]),
             weight_scales: [0.0; PANEL_ROWS],
             block: [EMPTY; PANEL_ROWS],
             span: [EMPTY; PANEL_ROWS],
@@ -121,8 +126,8 @@ impl Default for Workspace {
     }
 }
 
-/// Attention of the query rows `rows` (at most [`ROWS`], the first at the start of a tile of 16) of `queries` (a8, rows
-/// of one head dimension) that share one key head. `position(i)` is the absolute position of row `rows.start + i`,
+/// Attention of the query rows `rows` (at most [`ROWS`], the first at the start of a tile of 16) of `queries` (a16,
+/// rows of one head dimension) that share one key head. `position(i)` is the absolute position of row `rows.start + i`,
 /// ascending; `block(b)` the block of positions 64·b…; `out` takes `rows × head_dim` floats.
 /// On failure names the first row, relative to `rows`, whose values are not finite.
 #[expect(clippy::too_many_arguments, reason = "one attention has this many sides")]
@@ -138,7 +143,7 @@ pub fn attend<'a>(
     ws: &mut Workspace,
 ) -> Result<(), usize> {
     let (count, d) = (rows.len(), layout.head_dim);
-    assert!(queries.activations() == Activations::A8 && queries.inputs() == d);
+    assert!(queries.activations() == Activations::A16 && queries.inputs() == d && d <= HEAD_DIM_MAX);
     assert!((1..=ROWS).contains(&count) && rows.start % TILE_ROWS == 0 && out.len() == count * d);
     let constant = score_constant(d);
     ws.block_out.resize(ROWS * d, 0.0);
@@ -160,15 +165,18 @@ pub fn attend<'a>(
             let p = position(i);
             let from = earliest(p).saturating_sub(b * POSITIONS);
             let to = (p + 1).saturating_sub(b * POSITIONS).min(POSITIONS);
-            let weights = &mut ws.weights[i / TILE_ROWS][i % TILE_ROWS * POSITIONS..][..POSITIONS];
+            let [high, low] = &mut ws.weights[i / TILE_ROWS];
+            let at = i % TILE_ROWS * POSITIONS..(i % TILE_ROWS + 1) * POSITIONS;
+            let (high, low) = (&mut high[at.clone()], &mut low[at]);
             ws.block[i].started = from < to;
             if from >= to {
-                weights.fill(0);
+                high.fill(0);
+                low.fill(0);
                 continue;
             }
             let s_q = queries.scales()[rows.start + i] * constant;
-            let scores = &ws.panel.0[0][i];
-            let (m, l, s_w) = weigh(isa, scores, offsets, s_k, s_v, s_q, from, to, weights).map_err(|_| i)?;
+            let scores = (&ws.panel.0[0][i], &ws.panel.0[1][i]);
+            let (m, l, s_w) = weigh(isa, scores, offsets, s_k, s_v, s_q, from, to, high, low).map_err(|_| i)?;
             ws.block[i] = State { started: true, m, l };
             ws.weight_scales[i] = s_w;
         }
@@ -180,18 +188,19 @@ pub fn attend<'a>(
                 groups: POSITIONS / 4,
             };
             let w = Left {
-                bytes: ws.weights.as_flattened(),
+                bytes: ws.weights.as_flattened().as_flattened(),
                 rows: count,
-                planes: 1,
-                plane_stride: 0,
-                tile_stride: CHUNK_STRIDE,
+                planes: 2,
+                plane_stride: CHUNK_STRIDE,
+                tile_stride: 2 * CHUNK_STRIDE,
             };
             kernels::products(isa, w, right, &mut ws.panel);
             let column = n * PANEL_COLUMNS;
             let width = (d - column).min(PANEL_COLUMNS);
             for i in 0..count {
                 let o = &mut ws.block_out[i * d + column..][..width];
-                scale_sums(isa, &ws.panel.0[0][i][..width], ws.weight_scales[i], o);
+                let (high, low) = (&ws.panel.0[0][i][..width], &ws.panel.0[1][i][..width]);
+                scale_sums(isa, high, low, ws.weight_scales[i], o);
             }
         }
         for i in 0..count {
@@ -214,35 +223,33 @@ fn join(isa: Isa, state: &mut State, out: &mut [f32], other: State, other_out: &
     if !other.started {
         return;
     }
-    if !state.started {
+    if state.started {
+        blend(isa, state, out, other, other_out);
+    } else {
         *state = other;
         out.copy_from_slice(other_out);
-        return;
     }
-    let m = if other.m > state.m { other.m } else { state.m };
-    let (alpha, beta) = (exp2(state.m - m), exp2(other.m - m));
-    state.l = state.l.mul_add(alpha, other.l * beta);
-    state.m = m;
-    blend(isa, out, alpha, other_out, beta);
 }
 
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "kernel signatures are flat")]
 fn weigh_body(
-    scores: &[i32; PANEL_COLUMNS],
+    scores: (&[i32; PANEL_COLUMNS], &[i32; PANEL_COLUMNS]),
     offsets: &[i32],
     s_k: &[f32],
     s_v: &[f32],
     s_q: f32,
     from: usize,
     to: usize,
-    weights: &mut [u8],
+    high: &mut [u8],
+    low: &mut [u8],
 ) -> Result<(f32, f32, f32), NotFinite> {
     let (offsets, s_k, s_v) = (&offsets[..POSITIONS], &s_k[..POSITIONS], &s_v[..POSITIONS]);
-    let weights = &mut weights[..POSITIONS];
+    let (high, low) = (&mut high[..POSITIONS], &mut low[..POSITIONS]);
     let mut t = [0.0f32; POSITIONS];
     for j in 0..POSITIONS {
-        let score = scores[j].wrapping_sub(offsets[j]) as f32 * (s_q * s_k[j]);
+        let (h, l) = (scores.0[j].wrapping_sub(offsets[j]), scores.1[j].wrapping_sub(offsets[j]));
+        let score = h.wrapping_mul(256).wrapping_add(l) as f32 * (s_q * s_k[j]);
         let visible = (j as u32).wrapping_sub(from as u32) < (to - from) as u32;
         t[j] = if visible { score } else { f32::NEG_INFINITY };
     }
@@ -268,47 +275,54 @@ fn weigh_body(
         let visible = (j as u32).wrapping_sub(from as u32) < (to - from) as u32;
         u[j] = if visible { p * s_v[j] } else { 0.0 };
     }
-    let (multiplier, s_w) = scale_of(magnitude_bits(&u), 127.0)?;
+    let (multiplier, s_w) = scale_of(magnitude_bits(&u), 32_639.0)?;
     for j in 0..POSITIONS {
-        weights[j] = level(u[j], multiplier, 127.0) as u8;
+        let w = level(u[j], multiplier, 32_639.0);
+        high[j] = (w >> 8) as u8;
+        low[j] = w as u8;
     }
     Ok((m, l as f32, s_w))
 }
 
 versions! {
-    /// One row's weights in one block: maximum, sum, and the a8 weights with their scale.
+    /// One row's weights in one block: maximum, sum, and the scale of the 16-bit weights.
     fn weigh(
-        scores: &[i32; PANEL_COLUMNS],
+        scores: (&[i32; PANEL_COLUMNS], &[i32; PANEL_COLUMNS]),
         offsets: &[i32],
         s_k: &[f32],
         s_v: &[f32],
         s_q: f32,
         from: usize,
         to: usize,
-        weights: &mut [u8]
+        high: &mut [u8],
+        low: &mut [u8]
     ) -> Result<(f32, f32, f32), NotFinite> = weigh_body;
 }
 
 #[inline(always)]
-fn scale_sums_body(sums: &[i32], scale: f32, out: &mut [f32]) {
-    for (o, sum) in out.iter_mut().zip(sums) {
-        *o = *sum as f32 * scale;
+fn scale_sums_body(high: &[i32], low: &[i32], scale: f32, out: &mut [f32]) {
+    for ((o, high), low) in out.iter_mut().zip(high).zip(low) {
+        *o = high.wrapping_mul(256).wrapping_add(*low) as f32 * scale;
     }
 }
 
 versions! {
-    fn scale_sums(sums: &[i32], scale: f32, out: &mut [f32]) = scale_sums_body;
+    fn scale_sums(high: &[i32], low: &[i32], scale: f32, out: &mut [f32]) = scale_sums_body;
 }
 
 #[inline(always)]
-fn blend_body(out: &mut [f32], alpha: f32, other: &[f32], beta: f32) {
-    for (o, x) in out.iter_mut().zip(other) {
+fn blend_body(state: &mut State, out: &mut [f32], other: State, other_out: &[f32]) {
+    let m = if other.m > state.m { other.m } else { state.m };
+    let (alpha, beta) = (exp2(state.m - m), exp2(other.m - m));
+    state.l = state.l.mul_add(alpha, other.l * beta);
+    state.m = m;
+    for (o, x) in out.iter_mut().zip(other_out) {
         *o = o.mul_add(alpha, x * beta);
     }
 }
 
 versions! {
-    fn blend(out: &mut [f32], alpha: f32, other: &[f32], beta: f32) = blend_body;
+    fn blend(state: &mut State, out: &mut [f32], other: State, other_out: &[f32]) = blend_body;
 }
 
 #[inline(always)]

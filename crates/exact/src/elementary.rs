@@ -13,10 +13,10 @@ const D: [u32; 9] = [
     0x3fb8_aa3b, 0xbf38_aa3a, 0x3ef6_39ef, 0xbeb8_acca, 0x3e93_680e, 0xbe74_e8f3, 0x3e5d_439c, 0xbe52_cd75, 0x3dfc_20ee,
 ];
 
-/// `x` rounded to the nearest integer, ties to even, for |x| ≤ 2²².
+/// `x` rounded to the nearest integer, ties to even, for |x| ≤ 2²²; for any other x some number.
 #[inline(always)]
 pub(crate) fn round_small(x: f32) -> i32 {
-    (x + ROUND).to_bits() as i32 - ROUND.to_bits() as i32
+    ((x + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32)
 }
 
 /// 2 to the power x, for x ≤ 0; exactly 0 below −126. NaN stays NaN.

@@ -5,7 +5,7 @@
 //!
 //! - rows of floats become rows of small integers with one scale ([`quantise`]);
 //! - integers are multiplied with int8 weights and summed exactly, in any order ([`linear`], [`matrix`]);
-//! - what remains in floating point is element-wise or has one written order ([`norm`], [`rotary`], [`attention`]);
+//! - what remains in floating point is element-wise or has one written order ([`norm`], [`rotary`], [`spread`](mod@spread), [`attention`]);
 //! - the next token is drawn with integer probabilities and a counter-based generator ([`sample`]).
 //!
 //! Every operation takes an [`Isa`] first: the instruction set to use. All give the same bits.
@@ -42,6 +42,7 @@ pub mod quantise;
 pub mod rotary;
 pub mod sample;
 pub mod shared;
+pub mod spread;
 
 pub use elementary::{LOG2_E, exp2, log2, silu};
 pub use isa::{Isa, IsaError, float_environment_is_standard};
@@ -50,5 +51,5 @@ pub use quantise::{Activations, NotFinite};
 /// Version of the arithmetic that `docs/arithmetic.md` defines.
 pub const VERSION: u32 = 1;
 
-/// The most inputs a linear map may have: 127 · 128 · 131,072 still fits 32 bits.
-pub const INPUTS_MAX: usize = 131_072;
+/// The most inputs a linear map may have: 128 · 128 · 131,071 still fits 32 bits.
+pub const INPUTS_MAX: usize = 131_071;

@@ -168,35 +168,48 @@ fn finish_body(
     out_row: usize,
     column: usize,
 ) {
-    let width = w_scales.len();
-    for (row, s_x) in x_scales.iter().enumerate() {
-        let y = out.part_mut(out_row + row, column, width);
-        let mut product = [0.0f32; PANEL_COLUMNS];
-        let product = &mut product[..width];
-        let high = &panel.0[0][row][..width];
-        if planes == 1 {
-            for j in 0..width {
-                product[j] = high[j].wrapping_sub(offsets[j]) as f32 * (s_x * w_scales[j]);
-            }
-        } else {
-            let low = &panel.0[1][row][..width];
-            for j in 0..width {
-                let c = high[j].wrapping_sub(offsets[j]) as f32 * 256.0 + low[j].wrapping_sub(offsets[j]) as f32;
-                product[j] = c * (s_x * w_scales[j]);
-            }
+    match (planes, epilogue) {
+        (1, Epilogue::Store) => rows::<1>(panel, x_scales, w_scales, offsets, out, out_row, column, |v, _, _| v),
+        (1, Epilogue::Bias(bias)) => {
+            rows::<1>(panel, x_scales, w_scales, offsets, out, out_row, column, |v, _, j| v + bias[j]);
         }
-        match epilogue {
-            Epilogue::Store => y.copy_from_slice(product),
-            Epilogue::Bias(bias) => {
-                for j in 0..width {
-                    y[j] = product[j] + bias[j];
-                }
+        (1, Epilogue::AddScaled(gain)) => {
+            rows::<1>(panel, x_scales, w_scales, offsets, out, out_row, column, |v, y, _| v.mul_add(gain, y));
+        }
+        (_, Epilogue::Store) => rows::<2>(panel, x_scales, w_scales, offsets, out, out_row, column, |v, _, _| v),
+        (_, Epilogue::Bias(bias)) => {
+            rows::<2>(panel, x_scales, w_scales, offsets, out, out_row, column, |v, _, j| v + bias[j]);
+        }
+        (_, Epilogue::AddScaled(gain)) => {
+            rows::<2>(panel, x_scales, w_scales, offsets, out, out_row, column, |v, y, _| v.mul_add(gain, y));
+        }
+    }
+}
+
+/// `y = last(product, y, column)` for every row of the panel.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "kernel signatures are flat")]
+fn rows<const PLANES: usize>(
+    panel: &Panel,
+    x_scales: &[f32],
+    w_scales: &[f32],
+    offsets: &[i32],
+    out: RowsMut<'_>,
+    out_row: usize,
+    column: usize,
+    last: impl Fn(f32, f32, usize) -> f32,
+) {
+    let width = w_scales.len();
+    let offsets = &offsets[..width];
+    for (row, s_x) in x_scales.iter().enumerate() {
+        let y = &mut out.part_mut(out_row + row, column, width)[..width];
+        let (high, low) = (&panel.0[0][row][..width], &panel.0[1][row][..width]);
+        for j in 0..width {
+            let mut c = high[j].wrapping_sub(offsets[j]) as f32;
+            if PLANES == 2 {
+                c = c * 256.0 + low[j].wrapping_sub(offsets[j]) as f32;
             }
-            Epilogue::AddScaled(gain) => {
-                for j in 0..width {
-                    y[j] = product[j].mul_add(gain, y[j]);
-                }
-            }
+            y[j] = last(c * (s_x * w_scales[j]), y[j], j);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! int8 weights in the two layouts the product kernels read.
 
 use crate::memory::AlignedBytes;
-use crate::quantise::{NotFinite, quantise_i8};
+use crate::quantise::{NotFinite, quantise_weights};
 use crate::{Isa, kernels};
 
 /// Output columns in a block of [`Matrix`].
@@ -71,10 +71,10 @@ impl Matrix {
         self.offsets[output] = kernels::offset_of(levels);
     }
 
-    /// Quantises one output's float weights (specification, section 2).
+    /// Quantises one output's float weights (specification, section 1).
     pub fn quantise_row(&mut self, isa: Isa, output: usize, weights: &[f32]) -> Result<(), NotFinite> {
         let mut levels = vec![0i8; self.inputs];
-        let scale = quantise_i8(isa, weights, &mut levels)?;
+        let scale = quantise_weights(isa, weights, &mut levels)?;
         self.set_row(output, &levels, scale);
         Ok(())
     }
@@ -189,10 +189,10 @@ impl RowMatrix {
         self.offsets[output] = kernels::offset_of(levels);
     }
 
-    /// Quantises one output's float weights (specification, section 2).
+    /// Quantises one output's float weights (specification, section 1).
     pub fn quantise_row(&mut self, isa: Isa, output: usize, weights: &[f32]) -> Result<(), NotFinite> {
         let mut levels = vec![0i8; self.inputs];
-        let scale = quantise_i8(isa, weights, &mut levels)?;
+        let scale = quantise_weights(isa, weights, &mut levels)?;
         self.set_row(output, &levels, scale);
         Ok(())
     }

@@ -6,17 +6,19 @@ use crate::kernels::versions;
 
 const LANES: usize = 128;
 
+/// The sum of squares of `n` values, in the written order: 128 lanes, then halves folded onto halves.
 #[inline(always)]
-fn rms_norm_body(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+pub(crate) fn squares(n: usize, value: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    let mut parts = x.chunks_exact(LANES);
-    for part in &mut parts {
-        for l in 0..LANES {
-            lanes[l] = part[l].mul_add(part[l], lanes[l]);
+    for part in 0..n / LANES {
+        for (l, lane) in lanes.iter_mut().enumerate() {
+            let x = value(part * LANES + l);
+            *lane = x.mul_add(x, *lane);
         }
     }
-    for (lane, x) in lanes.iter_mut().zip(parts.remainder()) {
-        *lane = x.mul_add(*x, *lane);
+    for (l, lane) in lanes.iter_mut().enumerate().take(n % LANES) {
+        let x = value(n / LANES * LANES + l);
+        *lane = x.mul_add(x, *lane);
     }
     let mut half = LANES / 2;
     while half > 0 {
@@ -25,7 +27,13 @@ fn rms_norm_body(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
         }
         half /= 2;
     }
-    let r = 1.0 / (lanes[0] / x.len() as f32 + eps).sqrt();
+    lanes[0]
+}
+
+#[inline(always)]
+fn rms_norm_body(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+    let sum = squares(x.len(), |i| x[i]);
+    let r = 1.0 / (sum / x.len() as f32 + eps).sqrt();
     for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
         *y = (x * r) * w;
     }

@@ -2,6 +2,7 @@
 
 use crate::elementary::round_small;
 use crate::kernels::versions;
+use crate::norm::squares;
 use crate::shared::Shared;
 use crate::memory::AlignedBytes;
 
@@ -114,6 +115,42 @@ versions! {
     pub fn quantise_i16(x: &[f32], q: &mut [i16]) -> Result<f32, NotFinite> = levels_i16_body;
 }
 
+/// Scales tried for a weight row.
+const CANDIDATES: u32 = 16;
+
+#[inline(always)]
+fn weight_row_body(x: &[f32], q: &mut [i8]) -> Result<f32, NotFinite> {
+    let bits = magnitude_bits(x);
+    scale_of(bits, 127.0)?;
+    let a = f32::from_bits(bits);
+    if a < TINY {
+        q.fill(0);
+        return Ok(0.0);
+    }
+    let mut best = (f32::INFINITY, 0.0);
+    for i in 0..CANDIDATES {
+        let d = 127.4375 - 0.5 * i as f32;
+        let (multiplier, scale) = (d / a, a / d);
+        let error = squares(x.len(), |k| {
+            let q = round_small((x[k] * multiplier).max(-127.0).min(127.0)) as f32;
+            (-scale).mul_add(q, x[k])
+        });
+        if error < best.0 || i == 0 {
+            best = (error, d);
+        }
+    }
+    let (multiplier, scale) = (best.1 / a, a / best.1);
+    for (q, x) in q.iter_mut().zip(x) {
+        *q = level(*x, multiplier, 127.0) as i8;
+    }
+    Ok(scale)
+}
+
+versions! {
+    /// Quantises a weight row to 8 bits with the best of sixteen scales: levels into `q`, the scale returned.
+    pub fn quantise_weights(x: &[f32], q: &mut [i8]) -> Result<f32, NotFinite> = weight_row_body;
+}
+
 /// Rows in a tile of [`Quantised`].
 pub(crate) const TILE_ROWS: usize = 16;
 /// Bytes of one row's slice in a tile.
@@ -182,6 +219,20 @@ impl Quantised {
         }
     }
 
+    /// Makes row `row` a copy of row `from` of `other`, which has the same width and mode.
+    pub fn copy_row(&mut self, row: usize, other: &Quantised, from: usize) {
+        assert!(self.inputs == other.inputs && self.activations == other.activations);
+        assert!(row < self.rows && from < other.rows);
+        for plane in 0..self.activations.planes() {
+            let (to, from) = (self.offset(row, plane), other.offset(from, plane));
+            for chunk in 0..self.inputs.div_ceil(CHUNK) {
+                let source = &other.bytes.as_bytes()[from + chunk * CHUNK_STRIDE..][..CHUNK];
+                self.bytes.as_bytes_mut()[to + chunk * CHUNK_STRIDE..][..CHUNK].copy_from_slice(source);
+            }
+        }
+        self.scales[row] = other.scales[from];
+    }
+
     /// Quantises `x` into row `row`.
     pub fn write_row(&mut self, isa: crate::Isa, row: usize, x: &[f32]) -> Result<(), NotFinite> {
         self.rows_mut().write(isa, row, x)
@@ -216,6 +267,7 @@ impl Quantised {
 }
 
 /// The rows of a [`Quantised`], writable from several threads as long as no two write the same row.
+#[derive(Clone, Copy)]
 pub struct QuantisedRows<'a> {
     bytes: Shared<'a, u8>,
     scales: Shared<'a, f32>,
@@ -233,6 +285,12 @@ impl QuantisedRows<'_> {
         let scale = write_chunks(isa, x, self.activations, &self.bytes, start, plane_stride)?;
         self.scales.set(row, scale);
         Ok(())
+    }
+
+    /// Gives row `row` the scale 0, so that every product of it is 0.
+    pub fn clear(&self, row: usize) {
+        assert!(row < self.rows);
+        self.scales.set(row, 0.0);
     }
 }
 

@@ -43,19 +43,19 @@ fn noise(seed: u64, position: u64, id: usize) -> f32 {
 }
 
 #[inline(always)]
-fn finite_max_body(logits: &[f32]) -> Result<f32, NotFinite> {
+fn finite_max_body(logits: &[f32]) -> Result<(f32, f32), NotFinite> {
     let mut worst = 0u32;
     let mut max = f32::NEG_INFINITY;
     for x in logits {
         worst = worst.max(x.to_bits() & 0x7fff_ffff);
         max = if *x > max { *x } else { max };
     }
-    if worst >= 0x7f80_0000 { Err(NotFinite) } else { Ok(max) }
+    if worst >= 0x7f80_0000 { Err(NotFinite) } else { Ok((max, f32::from_bits(worst))) }
 }
 
 versions! {
-    /// The largest logit, if all are finite.
-    fn finite_max(logits: &[f32]) -> Result<f32, NotFinite> = finite_max_body;
+    /// The largest logit and the largest magnitude, if all are finite.
+    fn finite_max(logits: &[f32]) -> Result<(f32, f32), NotFinite> = finite_max_body;
 }
 
 #[inline(always)]
@@ -74,14 +74,22 @@ fn by_rank(a: &(f32, usize), b: &(f32, usize)) -> Ordering {
     b.0.partial_cmp(&a.0).unwrap_or(Ordering::Equal).then(a.1.cmp(&b.1))
 }
 
-/// Draws the token that stands at `position`, the number of tokens before it. All logits must be finite.
+/// Draws the token that stands at `position`, the number of tokens before it. All logits must be finite, and
+/// still be so once divided by the temperature.
 pub fn sample(isa: crate::Isa, logits: &[f32], sampling: &Sampling, position: u64) -> Result<u32, NotFinite> {
-    let max = finite_max(isa, logits)?;
+    let (max, magnitude) = finite_max(isa, logits)?;
     let first_of = |values: &[f32], max: f32| values.iter().position(|x| *x == max).unwrap_or(0) as u32;
     if sampling.temperature == 0.0 {
         return Ok(first_of(logits, max));
     }
     let tau = (std::f64::consts::LOG2_E / sampling.temperature) as f32;
+    if !(max * tau).is_finite() || !logits.iter().all(|x| (x * tau).is_finite()) {
+        return Err(NotFinite);
+    }
+    // Products of smaller magnitudes are no larger: all are finite if this one is.
+    if !(magnitude * tau).is_finite() {
+        return Err(NotFinite);
+    }
     let (top_k, all) = (sampling.top_k as usize, logits.len());
     let narrowed = (top_k > 0 && top_k < all) || sampling.top_p < 1.0 || sampling.min_p > 0.0;
     if !narrowed {

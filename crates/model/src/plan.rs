@@ -51,6 +51,11 @@ pub enum Op {
         /// Query or Key.
         register: Register,
     },
+    /// Every row of `register` spread over its blocks, in place (specification, section 1).
+    Spread {
+        /// Register changed.
+        register: Register,
+    },
     /// The quantised input of the linear maps that follow = `from`.
     Quantise {
         /// Register read.
@@ -119,7 +124,7 @@ impl Plan {
             plan.mlp_half(shape, layer);
         }
         plan.norm("model.norm".to_owned(), Register::Residual, Register::Normed);
-        plan.body.push(Op::Quantise { from: Register::Normed });
+        plan.quantise(shape, Register::Normed);
         plan.head = plan.site("lm_head".to_owned(), shape.hidden, shape.vocabulary);
         plan
     }
@@ -128,7 +133,7 @@ impl Plan {
         let path = format!("model.layers.{layer}");
         let (queries, keys) = (shape.heads * shape.head_dim, shape.key_heads * shape.head_dim);
         self.norm(format!("{path}.input_layernorm"), Register::Residual, Register::Normed);
-        self.body.push(Op::Quantise { from: Register::Normed });
+        self.quantise(shape, Register::Normed);
         self.linear(format!("{path}.self_attn.q_proj"), shape.hidden, queries, Register::Query);
         self.linear(format!("{path}.self_attn.k_proj"), shape.hidden, keys, Register::Key);
         self.linear(format!("{path}.self_attn.v_proj"), shape.hidden, keys, Register::Value);
@@ -139,7 +144,7 @@ impl Plan {
         self.body.push(Op::Rotate { register: Register::Query });
         self.body.push(Op::Rotate { register: Register::Key });
         self.body.push(Op::Attend { layer });
-        self.body.push(Op::Quantise { from: Register::Mixed });
+        self.quantise(shape, Register::Mixed);
         self.linear(format!("{path}.self_attn.o_proj"), queries, shape.hidden, Register::Update);
         self.body.push(Op::Add);
     }
@@ -147,13 +152,13 @@ impl Plan {
     fn mlp_half(&mut self, shape: &Shape, layer: usize) {
         let path = format!("model.layers.{layer}");
         self.norm(format!("{path}.post_attention_layernorm"), Register::Residual, Register::Normed);
-        self.body.push(Op::Quantise { from: Register::Normed });
+        self.quantise(shape, Register::Normed);
         match shape.mlps[layer] {
             Mlp::Gated { width } => {
                 self.linear(format!("{path}.mlp.gate_proj"), shape.hidden, width, Register::Gate);
                 self.linear(format!("{path}.mlp.up_proj"), shape.hidden, width, Register::Up);
                 self.body.push(Op::Gate);
-                self.body.push(Op::Quantise { from: Register::Inner });
+                self.quantise(shape, Register::Inner);
                 self.linear(format!("{path}.mlp.down_proj"), width, shape.hidden, Register::Update);
             }
             Mlp::Experts { .. } => {
@@ -162,6 +167,13 @@ impl Plan {
             }
         }
         self.body.push(Op::Add);
+    }
+
+    fn quantise(&mut self, shape: &Shape, from: Register) {
+        if shape.spread {
+            self.body.push(Op::Spread { register: from });
+        }
+        self.body.push(Op::Quantise { from });
     }
 
     fn norm(&mut self, name: String, from: Register, to: Register) {

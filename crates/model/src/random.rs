@@ -1,6 +1,8 @@
 //! Models and adapters of random weights: for benchmarks and tests, where speed and bits matter but meaning does not.
 
-use crate::{Adapter, Embedding, Expert, Half, Linear, LowRank, Mixture, Mlp, Model, Plan, Rotary, Shape, Weights};
+use crate::{
+    Adapter, Embedding, Expert, Half, Linear, LowRank, Mixture, Mlp, Model, Origin, Plan, Rotary, Shape, Weights,
+};
 use exact::Activations;
 use exact::generator::philox;
 use exact::matrix::{Matrix, RowMatrix};
@@ -53,6 +55,12 @@ fn scale_for(inputs: usize) -> f32 {
 }
 
 impl Shape {
+    /// [`scale_for`], with what spreading an input multiplies it by taken out.
+    fn scale_for(&self, inputs: usize) -> f32 {
+        let block = if self.spread { exact::spread::spread_block(inputs) } else { 1 };
+        scale_for(inputs) / (block as f32).sqrt()
+    }
+
     /// The shape of a Llama of 1.24 billion parameters: hidden 2048, 16 layers, 32 heads, 8 key heads of 64, MLP 8192,
     /// vocabulary 128256, tied.
     pub fn llama_1_24b() -> Shape {
@@ -70,6 +78,7 @@ impl Shape {
             window: None,
             head_norms: false,
             tied: true,
+            spread: true,
         }
     }
 }
@@ -83,7 +92,7 @@ impl Model {
             .sites
             .iter()
             .map(|site| Linear {
-                matrix: matrix(&mut words, site.outputs, site.inputs, scale_for(site.inputs)),
+                matrix: matrix(&mut words, site.outputs, site.inputs, shape.scale_for(site.inputs)),
                 bias: None,
             })
             .collect();
@@ -99,7 +108,8 @@ impl Model {
             .collect();
         let embedding = Embedding { bits, half: Half::Brain, hidden: shape.hidden };
         let digest = *blake3::hash(format!("random {seed} {shape:?} {activations:?}").as_bytes()).as_bytes();
-        Model { shape, plan, weights: Weights { embedding, norms, linears, mixtures }, activations, digest }
+        let weights = Weights { embedding, norms, linears, mixtures, folded: vec![] };
+        Model { shape, plan, weights, activations, digest, origin: Origin::Random }
     }
 }
 
@@ -110,13 +120,13 @@ fn random_mixture(words: &mut Words, shape: &Shape, mlp: Mlp) -> Option<Mixture>
     for expert in 0..experts {
         words.levels(&mut levels);
         let wide: Vec<i16> = levels.iter().map(|l| i16::from(*l) * 256 + 3).collect();
-        router.set_row(expert, &wide, scale_for(shape.hidden) / 64.0);
+        router.set_row(expert, &wide, shape.scale_for(shape.hidden) / 64.0);
     }
     let experts = (0..experts)
         .map(|_| Expert {
-            gate: matrix(words, width, shape.hidden, scale_for(shape.hidden)),
-            up: matrix(words, width, shape.hidden, scale_for(shape.hidden)),
-            down: matrix(words, shape.hidden, width, scale_for(width)),
+            gate: matrix(words, width, shape.hidden, shape.scale_for(shape.hidden)),
+            up: matrix(words, width, shape.hidden, shape.scale_for(shape.hidden)),
+            down: matrix(words, shape.hidden, width, shape.scale_for(width)),
         })
         .collect();
     Some(Mixture { router, chosen, renormalise, experts })

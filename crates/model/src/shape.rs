@@ -75,4 +75,6 @@ pub struct Shape {
     pub head_norms: bool,
     /// Whether the output head is the embedding.
     pub tied: bool,
+    /// Whether the inputs of linear maps are spread before they are quantised: all but checkpoints that hold int8.
+    pub spread: bool,
 }

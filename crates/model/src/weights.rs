@@ -104,6 +104,9 @@ pub struct Weights {
     pub linears: Vec<Linear>,
     /// Mixtures, as [`crate::Plan::mixtures`] numbers them.
     pub mixtures: Vec<Mixture>,
+    /// Norm weights that were folded into the linear maps that read them, as [`crate::Plan::norms`] numbers them; empty
+    /// where none was. An adapter's A is prepared with them.
+    pub folded: Vec<Vec<f32>>,
 }
 
 impl Weights {
@@ -113,7 +116,7 @@ impl Weights {
             m.experts.iter().map(|e| e.gate.bytes() + e.up.bytes() + e.down.bytes()).sum::<usize>() + m.router.bytes()
         };
         self.embedding.bytes()
-            + self.norms.iter().map(|n| n.len() * 4).sum::<usize>()
+            + self.norms.iter().chain(&self.folded).map(|n| n.len() * 4).sum::<usize>()
             + self.linears.iter().map(|l| l.matrix.bytes() + l.bias.as_ref().map_or(0, |b| b.len() * 4)).sum::<usize>()
             + self.mixtures.iter().map(experts).sum::<usize>()
     }

@@ -78,6 +78,7 @@ pub(crate) struct Left<'a> {
 
 impl Left<'_> {
     fn check(&self, groups: usize) {
+        assert!(groups >= 1, "a product of no inputs");
         assert!(self.rows >= 1 && self.rows <= PANEL_ROWS && (self.planes == 1 || self.planes == 2));
         let (tile, row) = ((self.rows - 1) / TILE_ROWS, (self.rows - 1) % TILE_ROWS);
         let chunks = groups.div_ceil(CHUNK / 4);

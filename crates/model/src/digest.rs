@@ -1,0 +1,241 @@
+//! Digests: 32 bytes that name exactly what decides outputs. `docs/digests.md` defines them.
+
+use crate::merkle::{self, Hash};
+use crate::parts::{self, Kind, PartRef};
+use crate::{Half, LowRank, Mlp, Plan, Shape, Weights, parallel};
+use exact::Activations;
+use exact::matrix::{Matrix, RowMatrix};
+use exact::mixture::Router;
+use std::convert::Infallible;
+use std::ops::Range;
+
+/// Bytes of weights hashed by one job, about.
+const JOB_BYTES: usize = 1 << 20;
+
+/// A hash over a list of texts, numbers and hashes, each written so that no two lists look alike.
+pub(crate) struct Transcript(blake3::Hasher);
+
+impl Transcript {
+    /// Starts with the name of what is being hashed.
+    pub(crate) fn new(name: &str) -> Transcript {
+        let mut transcript = Transcript(blake3::Hasher::new());
+        transcript.text(name);
+        transcript
+    }
+
+    /// Its length in bytes as a number, then the text.
+    pub(crate) fn text(&mut self, text: &str) {
+        self.number(text.len());
+        self.0.update(text.as_bytes());
+    }
+
+    /// 64 bits, little end first.
+    pub(crate) fn number(&mut self, number: usize) {
+        self.0.update(&(number as u64).to_le_bytes());
+    }
+
+    /// 64 bits, little end first.
+    pub(crate) fn bits(&mut self, bits: u64) {
+        self.0.update(&bits.to_le_bytes());
+    }
+
+    /// 32 bytes.
+    pub(crate) fn hash(&mut self, hash: &Hash) {
+        self.0.update(hash);
+    }
+
+    pub(crate) fn finish(&self) -> Hash {
+        *self.0.finalize().as_bytes()
+    }
+}
+
+/// A table of numbers whose rows are the leaves of a tree.
+#[derive(Clone, Copy)]
+enum Table<'a> {
+    Matrix(&'a Matrix),
+    Rows(&'a RowMatrix),
+    Router(&'a Router),
+    Halves(&'a [u16], Half, usize),
+    Floats(&'a [f32]),
+}
+
+impl Table<'_> {
+    /// Rows, and numbers in each.
+    fn size(&self) -> (usize, usize) {
+        match self {
+            Table::Matrix(matrix) => (matrix.outputs(), matrix.inputs()),
+            Table::Rows(matrix) => (matrix.outputs(), matrix.inputs()),
+            Table::Router(router) => (router.experts(), router.inputs()),
+            Table::Halves(bits, _, columns) => (bits.len() / columns.max(&1), *columns),
+            Table::Floats(values) => (1, values.len()),
+        }
+    }
+
+    fn element(&self) -> &'static str {
+        match self {
+            Table::Matrix(_) | Table::Rows(_) => "i8",
+            Table::Router(_) => "i16",
+            Table::Halves(_, Half::Brain, _) => "bf16",
+            Table::Halves(_, Half::Ieee, _) => "f16",
+            Table::Floats(_) => "f32",
+        }
+    }
+
+    /// Appends a leaf's data: the scale, where rows have one, then the numbers, little end first.
+    fn write_row(&self, row: usize, levels: &mut Vec<i8>, out: &mut Vec<u8>) {
+        match self {
+            Table::Matrix(matrix) => {
+                levels.resize(matrix.inputs(), 0);
+                matrix.row(row, levels);
+                out.extend(matrix.scales()[row].to_le_bytes());
+                out.extend_from_slice(bytemuck::cast_slice(levels));
+            }
+            Table::Rows(matrix) => {
+                out.extend(matrix.scales()[row].to_le_bytes());
+                out.extend_from_slice(bytemuck::cast_slice(matrix.row(row)));
+            }
+            Table::Router(router) => {
+                let (levels, scale) = router.row(row);
+                out.extend(scale.to_le_bytes());
+                out.extend(levels.iter().flat_map(|level| level.to_le_bytes()));
+            }
+            Table::Halves(bits, _, columns) => {
+                out.extend(bits[row * columns..][..*columns].iter().flat_map(|bits| bits.to_le_bytes()));
+            }
+            Table::Floats(values) => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+        }
+    }
+
+    fn leaves(&self, rows: Range<usize>) -> Vec<Hash> {
+        let (mut levels, mut data) = (vec![], vec![]);
+        rows.map(|row| {
+            data.clear();
+            data.push(0);
+            self.write_row(row, &mut levels, &mut data);
+            *blake3::hash(&data).as_bytes()
+        })
+        .collect()
+    }
+}
+
+/// Hashes of the leaves of each table, the rows spread over threads.
+fn leaves(tables: &[Table<'_>], threads: usize) -> Vec<Vec<Hash>> {
+    let mut jobs = vec![];
+    for (number, table) in tables.iter().enumerate() {
+        let (rows, columns) = table.size();
+        let step = (JOB_BYTES / columns.max(1)).max(1);
+        jobs.extend((0..rows).step_by(step).map(|first| (number, first..rows.min(first + step))));
+    }
+    let hash = |job: usize| -> Result<_, Infallible> {
+        let (number, rows) = jobs[job].clone();
+        Ok((number, tables[number].leaves(rows)))
+    };
+    let Ok(done) = parallel::map(threads, jobs.len(), hash);
+    let mut all = vec![vec![]; tables.len()];
+    for (number, hashes) in done {
+        all[number].extend(hashes);
+    }
+    all
+}
+
+fn write_tables(transcript: &mut Transcript, tables: &[(String, Table<'_>)], threads: usize) {
+    let only: Vec<_> = tables.iter().map(|(_, table)| *table).collect();
+    transcript.number(tables.len());
+    for ((name, table), leaves) in tables.iter().zip(leaves(&only, threads)) {
+        let (rows, columns) = table.size();
+        transcript.text(name);
+        transcript.text(table.element());
+        transcript.number(rows);
+        transcript.number(columns);
+        transcript.hash(&merkle::root(&leaves));
+    }
+}
+
+fn tables<'a>(shape: &Shape, plan: &Plan, weights: &'a Weights) -> Vec<(String, Table<'a>)> {
+    let mut tables = vec![];
+    for (slot, part) in parts::slots(shape, plan).into_iter().zip(parts::of(weights)) {
+        let suffix = if slot.kind == Kind::Folded { "folded" } else { "weight" };
+        let weight = format!("{}.{suffix}", slot.name);
+        match part {
+            PartRef::Embedding(e) => tables.push((weight, Table::Halves(&e.bits, e.half, e.hidden))),
+            PartRef::Norm(norm) => tables.push((weight, Table::Floats(norm))),
+            PartRef::Router(router) => tables.push((weight, Table::Router(router))),
+            PartRef::Expert(matrix) => tables.push((weight, Table::Matrix(matrix))),
+            PartRef::Linear(linear) => {
+                tables.push((weight, Table::Matrix(&linear.matrix)));
+                if let Some(bias) = &linear.bias {
+                    tables.push((format!("{}.bias", slot.name), Table::Floats(bias)));
+                }
+            }
+        }
+    }
+    tables
+}
+
+/// The exact digest of a model, its rows hashed on `threads` threads.
+pub fn exact(shape: &Shape, plan: &Plan, weights: &Weights, activations: Activations, threads: usize) -> Hash {
+    let mut transcript = Transcript::new("lockstep exact digest 1");
+    transcript.number(exact::VERSION as usize);
+    transcript.text(activations.name());
+    write_shape(&mut transcript, shape);
+    write_tables(&mut transcript, &tables(shape, plan, weights), threads);
+    transcript.finish()
+}
+
+/// Hashes of the rows of one tensor of a model (`model.layers.0.mlp.up_proj.weight` for one): the leaves under its
+/// root, of which [`merkle::proof`] opens any. None if there is no such tensor.
+pub fn tensor_leaves(shape: &Shape, plan: &Plan, weights: &Weights, tensor: &str, threads: usize) -> Option<Vec<Hash>> {
+    let table = tables(shape, plan, weights).into_iter().find(|(name, _)| name == tensor)?.1;
+    leaves(&[table], threads).pop()
+}
+
+/// The leaf of a row of int8 weights: its scale, then its integers.
+pub fn row_leaf(levels: &[i8], scale: f32) -> Hash {
+    let mut data = scale.to_le_bytes().to_vec();
+    data.extend_from_slice(bytemuck::cast_slice(levels));
+    merkle::leaf(&data)
+}
+
+fn write_shape(transcript: &mut Transcript, shape: &Shape) {
+    for number in [shape.hidden, shape.layers, shape.heads, shape.key_heads, shape.head_dim] {
+        transcript.number(number);
+    }
+    for mlp in &shape.mlps {
+        let numbers = match *mlp {
+            Mlp::Gated { width } => [0, width, 0, 0, 0],
+            Mlp::Experts { experts, chosen, width, renormalise } => {
+                [1, width, experts, chosen, usize::from(renormalise)]
+            }
+        };
+        numbers.into_iter().for_each(|number| transcript.number(number));
+    }
+    transcript.number(shape.vocabulary);
+    transcript.number(shape.context);
+    transcript.bits(u64::from(shape.norm_eps.to_bits()));
+    transcript.number(shape.rotary.inverse_frequencies.len());
+    shape.rotary.inverse_frequencies.iter().for_each(|omega| transcript.bits(omega.to_bits()));
+    transcript.number(shape.window.unwrap_or(0));
+    transcript.number(usize::from(shape.head_norms));
+    transcript.number(usize::from(shape.tied));
+    transcript.number(usize::from(shape.spread));
+}
+
+/// The digest of an adapter: `sites` in the order of the plan's, named as there.
+pub(crate) fn adapter(plan: &Plan, sites: &[Option<LowRank>], threads: usize) -> Hash {
+    let present = || plan.sites.iter().zip(sites).filter_map(|(site, low_rank)| Some((site, low_rank.as_ref()?)));
+    let mut transcript = Transcript::new("lockstep adapter digest 1");
+    transcript.number(exact::VERSION as usize);
+    transcript.number(present().count());
+    for (site, low_rank) in present() {
+        transcript.text(&site.name);
+        transcript.bits(u64::from(low_rank.gain.to_bits()));
+    }
+    let tables: Vec<_> = present()
+        .flat_map(|(site, low_rank)| {
+            let named = |half| format!("{}.lora_{half}.weight", site.name);
+            [(named("A"), Table::Rows(&low_rank.a)), (named("B"), Table::Matrix(&low_rank.b))]
+        })
+        .collect();
+    write_tables(&mut transcript, &tables, threads);
+    transcript.finish()
+}

@@ -1,0 +1,223 @@
+//! Text and conversations become tokens, and tokens text: the checkpoint's tokenizer and chat template.
+
+use crate::chat::{ChatTemplate, Message, Specials};
+use crate::digest::Transcript;
+use crate::keys::{Keys, read_json_if_there};
+use crate::merkle::Hash;
+use crate::{Decoder, ModelError};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tokenizers::{DecoderWrapper, Tokenizer};
+
+/// The names special tokens have in tokenizer_config.json.
+const SPECIALS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// A tokenizer, and a chat template if the checkpoint has one.
+pub struct Text {
+    path: PathBuf,
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    ends: Vec<u32>,
+    falls_back_to_bytes: bool,
+    tokenizer_digest: Hash,
+    template_digest: Option<Hash>,
+}
+
+impl Text {
+    /// Reads `tokenizer.json` of a checkpoint's folder; `tokenizer_config.json`, `chat_template.jinja`,
+    /// `generation_config.json` and `config.json` where they are there.
+    ///
+    /// # Errors
+    /// No tokenizer.json, or one of the files is damaged.
+    pub fn load(folder: &Path) -> Result<Text, ModelError> {
+        let path = folder.join("tokenizer.json");
+        if !path.is_file() {
+            let what = "there is no such file; save the tokenizer in its fast form (tokenizer.json)";
+            return Err(ModelError::text(&path, what));
+        }
+        let bytes = std::fs::read(&path).map_err(ModelError::read(&path))?;
+        let wrong = |error| ModelError::text(&path, format!("the tokenizer cannot be read: {error}"));
+        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(wrong)?;
+        tokenizer.with_truncation(None).map_err(wrong)?;
+        tokenizer.with_padding(None);
+        let config_path = folder.join("tokenizer_config.json");
+        let config = read_json_if_there(&config_path)?.unwrap_or_else(|| Value::Object(Default::default()));
+        let config = Keys::new(&config_path, &config)?;
+        let specials = read_specials(config);
+        let source = read_template(folder, config)?;
+        let mut digest = Transcript::new("lockstep tokenizer digest 1");
+        digest.hash(blake3::hash(&bytes).as_bytes());
+        let template_digest = source.as_ref().map(|(_, source)| digest_of(source, &specials));
+        let ends = read_ends(folder, &tokenizer, &specials)?;
+        let template = match source {
+            Some((path, source)) => {
+                Some(ChatTemplate::new(&source, specials).map_err(|error| ModelError::text(&path, error))?)
+            }
+            None => None,
+        };
+        Ok(Text {
+            falls_back_to_bytes: tokenizer.get_decoder().is_some_and(falls_back_to_bytes),
+            tokenizer_digest: digest.finish(),
+            path,
+            tokenizer,
+            template,
+            ends,
+            template_digest,
+        })
+    }
+
+    /// Token ids of a text; with `add_special_tokens` the tokenizer adds what starts a text (a beginning of sequence).
+    ///
+    /// # Errors
+    /// The tokenizer cannot encode it.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, ModelError> {
+        let encoding = self.tokenizer.encode_fast(text, add_special_tokens).map_err(|error| self.error(error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// A conversation as the text the model was trained on; it ends where the assistant's answer starts.
+    ///
+    /// # Errors
+    /// The checkpoint has no chat template, or the template refuses the conversation.
+    pub fn render_chat(&self, messages: &[Message]) -> Result<String, ModelError> {
+        let Some(template) = &self.template else {
+            let what = "the checkpoint has no chat template: send plain text, or put chat_template.jinja beside it";
+            return Err(ModelError::text(&self.path, what));
+        };
+        template.render(messages, true).map_err(|error| self.error(error))
+    }
+
+    /// Token ids of a conversation; the assistant's answer comes next.
+    ///
+    /// # Errors
+    /// As [`Text::render_chat`] and [`Text::encode`].
+    pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
+        self.encode(&self.render_chat(messages)?, false)
+    }
+
+    /// The text of tokens; special tokens are left out if `skip_special`. Ids that mean nothing give no text.
+    ///
+    /// # Errors
+    /// The tokenizer cannot decode them.
+    pub fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String, ModelError> {
+        self.tokenizer.decode(tokens, skip_special).map_err(|error| self.error(error))
+    }
+
+    /// A decoder for tokens that arrive one by one.
+    pub fn decoder(&self, skip_special: bool) -> Decoder {
+        Decoder::new(skip_special)
+    }
+
+    /// Tokens that end a sequence, ascending: those of generation_config.json, config.json and the tokenizer.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The id of a token by its exact text.
+    pub fn token(&self, text: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(text)
+    }
+
+    /// One more than the largest token id.
+    pub fn vocabulary(&self) -> usize {
+        self.tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
+    }
+
+    /// Whether there is a chat template.
+    pub fn has_chat_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// Digest of the tokenizer.
+    pub fn tokenizer_digest(&self) -> Hash {
+        self.tokenizer_digest
+    }
+
+    /// Digest of the chat template and the special tokens it prints.
+    pub fn template_digest(&self) -> Option<Hash> {
+        self.template_digest
+    }
+
+    /// Whether a token is one byte, to be joined with its neighbours.
+    pub(crate) fn is_byte(&self, token: u32) -> bool {
+        let hex = |name: String| name.len() == 6 && name.starts_with("<0x") && name.ends_with('>');
+        self.falls_back_to_bytes && self.tokenizer.id_to_token(token).is_some_and(hex)
+    }
+
+    fn error(&self, error: impl ToString) -> ModelError {
+        ModelError::text(&self.path, error.to_string())
+    }
+}
+
+fn falls_back_to_bytes(decoder: &DecoderWrapper) -> bool {
+    match decoder {
+        DecoderWrapper::ByteFallback(_) => true,
+        DecoderWrapper::Sequence(sequence) => sequence.get_decoders().iter().any(falls_back_to_bytes),
+        _ => false,
+    }
+}
+
+/// Special tokens: text, or an object with `content`.
+fn read_specials(config: Keys<'_>) -> Specials {
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        value => Some(value.get("content")?.as_str()?.to_owned()),
+    };
+    SPECIALS.into_iter().filter_map(|name| Some((name.to_owned(), text(config.value(name)?)?))).collect()
+}
+
+/// The chat template and the file it is in: chat_template.jinja before tokenizer_config.json, of several the one named
+/// default.
+fn read_template(folder: &Path, config: Keys<'_>) -> Result<Option<(PathBuf, String)>, ModelError> {
+    let path = folder.join("chat_template.jinja");
+    if path.is_file() {
+        let source = std::fs::read_to_string(&path).map_err(ModelError::read(&path))?;
+        return Ok(Some((path, source)));
+    }
+    let source = match config.value("chat_template") {
+        None => return Ok(None),
+        Some(Value::String(source)) => Some(source.as_str()),
+        Some(Value::Array(named)) => {
+            let default = named.iter().find(|entry| entry.get("name").is_some_and(|name| name == "default"));
+            default.or(named.first().filter(|_| named.len() == 1)).and_then(|entry| entry.get("template")?.as_str())
+        }
+        Some(_) => None,
+    };
+    match source {
+        Some(source) => Ok(Some((config.path.to_owned(), source.to_owned()))),
+        None => Err(config.error("chat_template", "it is neither a template nor a list with one named default")),
+    }
+}
+
+fn digest_of(source: &str, specials: &Specials) -> Hash {
+    let mut digest = Transcript::new("lockstep template digest 1");
+    digest.text(source);
+    digest.number(specials.len());
+    for (name, token) in specials {
+        digest.text(name);
+        digest.text(token);
+    }
+    digest.finish()
+}
+
+fn read_ends(folder: &Path, tokenizer: &Tokenizer, specials: &Specials) -> Result<Vec<u32>, ModelError> {
+    let eos = specials.iter().find(|(name, _)| name == "eos_token");
+    let mut ends: Vec<u32> = eos.and_then(|(_, token)| tokenizer.token_to_id(token)).into_iter().collect();
+    for name in ["generation_config.json", "config.json"] {
+        let path = folder.join(name);
+        let Some(value) = read_json_if_there(&path)? else { continue };
+        let keys = Keys::new(&path, &value)?;
+        let Some(value) = keys.value("eos_token_id") else { continue };
+        let ids = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        for id in ids {
+            let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
+            ends.push(id.ok_or_else(|| keys.error("eos_token_id", format!("{value} is not a list of token ids")))?);
+        }
+        // What generation stops at is said in generation_config.json; config.json stands in for it.
+        break;
+    }
+    ends.sort_unstable();
+    ends.dedup();
+    Ok(ends)
+}
