@@ -33,6 +33,7 @@ mod kernels;
 
 pub mod attention;
 pub mod generator;
+pub mod limits;
 pub mod linear;
 pub mod matrix;
 pub mod memory;

@@ -205,7 +205,7 @@ fn level_kind() -> impl Strategy<Value = Levels> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 160, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_linear_map_is_the_exact_sum_for_any_shape_range_epilogue_and_instruction_set(

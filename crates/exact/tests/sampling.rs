@@ -5,6 +5,7 @@ mod reference {
     pub(crate) mod exp2;
     pub(crate) mod log2;
     pub(crate) mod random;
+    pub(crate) mod sampling;
 }
 
 use exact::sample::{Sampling, sample};
@@ -13,67 +14,7 @@ use proptest::prelude::*;
 use reference::exp2::exp2;
 use reference::log2::log2;
 use reference::random::Random;
-
-fn uniform(i: u64, position: u64, seed: u64) -> f32 {
-    let words = |x: u64| (x & 0xffff_ffff, x >> 32);
-    let ((mut k0, mut k1), (low, high)) = (words(seed), words(position));
-    let mut c = [i / 4, low, high, 0];
-    for _ in 0..10 {
-        let ((l0, h0), (l1, h1)) = (words(c[0] * 0xD251_1F53), words(c[2] * 0xCD9E_8D57));
-        c = [h1 ^ c[1] ^ k0, l1, h0 ^ c[3] ^ k1, l0];
-        k0 = (k0 + 0x9E37_79B9) & 0xffff_ffff;
-        k1 = (k1 + 0xBB67_AE85) & 0xffff_ffff;
-    }
-    let v = c[(i % 4) as usize];
-    ((v >> 9) * 2 + 1) as f32 * 2f32.powi(-24)
-}
-
-/// The token, or nothing where a score is not finite.
-fn naive(logits: &[f32], sampling: &Sampling, position: u64) -> Option<u32> {
-    let ids = || 0..logits.len();
-    // The largest of some tokens, the lower id among equals.
-    let largest = |of: &[(usize, f32)]| {
-        of.iter().fold(None, |best: Option<(usize, f32)>, x| match best {
-            Some(b) if b.1 > x.1 || (b.1 == x.1 && b.0 < x.0) => best,
-            _ => Some(*x),
-        })
-    };
-    if sampling.temperature == 0.0 {
-        let all: Vec<_> = ids().map(|i| (i, logits[i])).collect();
-        return Some(largest(&all)?.0 as u32);
-    }
-    let tau = (std::f64::consts::LOG2_E / sampling.temperature) as f32;
-    let z: Vec<f32> = logits.iter().map(|x| x * tau).collect();
-    if z.iter().any(|z| !z.is_finite()) {
-        return None;
-    }
-    let mut stay: Vec<usize> = ids().collect();
-    // A stable sort keeps ascending ids among equals, −0 and +0 among them.
-    stay.sort_by(|a, b| z[*b].partial_cmp(&z[*a]).unwrap());
-    let z_max = z[stay[0]];
-    if sampling.top_k > 0 {
-        stay.truncate(sampling.top_k as usize);
-    }
-    let n = |i: usize| (exp2(z[i] - z_max) * 16_777_216.0).round_ties_even() as u128;
-    if sampling.top_p < 1.0 {
-        let share = (sampling.top_p * 16_777_216.0).round_ties_even() as u128;
-        let need = share * stay.iter().map(|i| n(*i)).sum::<u128>();
-        let (mut sum, mut length) = (0, 0);
-        while length < 1 || sum << 24 < need {
-            sum += n(stay[length]);
-            length += 1;
-        }
-        stay.truncate(length);
-    }
-    if sampling.min_p > 0.0 {
-        let least = (sampling.min_p * 16_777_216.0).round_ties_even() as u128;
-        let first = stay[0];
-        stay.retain(|i| *i == first || n(*i) >= least);
-    }
-    let score = |i: usize| z[i] - log2(-log2(uniform(i as u64, position, sampling.seed)));
-    let scores: Vec<_> = stay.iter().map(|i| (*i, score(*i))).collect();
-    Some(largest(&scores)?.0 as u32)
-}
+use reference::sampling::{naive, uniform};
 
 fn logits(kind: usize, n: usize, random: &mut Random) -> Vec<f32> {
     let spread = [0.1, 1.0, 5.0, 30.0][random.below(4)];
@@ -105,7 +46,7 @@ fn settings() -> impl Strategy<Value = Sampling> {
     let edges =
         vec![0.0, 1e-9, 1e-7, 0.5, 0.999_999, 1.0 - 1e-12, 1.0, 0.5 + 2f64.powi(-25), 0.5 + 3.0 * 2f64.powi(-25)];
     let top_p = prop_oneof![Just(1.0), prop::sample::select(edges.clone()), 0.0f64..1.0];
-    let min_p = prop_oneof![Just(0.0), prop::sample::select(edges), 0.0f64..0.2];
+    let min_p = prop_oneof![Just(0.0), Just(1.5), prop::sample::select(edges), 0.0f64..0.2];
     (temperature, top_k, top_p, min_p, any::<u64>()).prop_map(|(temperature, top_k, top_p, min_p, seed)| Sampling {
         temperature,
         top_k,
@@ -158,6 +99,78 @@ fn every_combination_of_settings_draws_the_written_token() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn the_draw_turns_exactly_where_two_scores_meet() {
+    let mut random = Random::new(9);
+    for position in 0..4000 {
+        let temperature = [1.0, 0.7, 0.1, 1.9, 13.7][position % 5];
+        let sampling = Sampling { temperature, seed: random.word(), ..Sampling::GREEDY };
+        let tau = (std::f64::consts::LOG2_E / temperature) as f32;
+        let [a, b] = [0, 1].map(|i| log2(-log2(uniform(i, position as u64, sampling.seed))));
+        let logit = random.float() + 30.0;
+        // The second token's logit at which both scores are about the same, and its neighbours.
+        let meeting = ((logit * tau - a + b) / tau).to_bits();
+        for bits in meeting - 6..=meeting + 6 {
+            let logits = [logit, f32::from_bits(bits)];
+            same_everywhere(&logits, &sampling, position as u64);
+            same_everywhere(&logits, &Sampling { top_p: 0.9999, ..sampling }, position as u64);
+        }
+    }
+}
+
+#[test]
+fn truncations_turn_exactly_at_the_written_count() {
+    let mut random = Random::new(10);
+    let unit = 2f64.powi(-24);
+    let plain = Sampling { temperature: std::f64::consts::LOG2_E, ..Sampling::GREEDY };
+    for _ in 0..300 {
+        // Three tokens of about the same count, so that each that stays is drawn every so often.
+        let logits: Vec<f32> = (0..3).map(|_| -random.float().abs()).collect();
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let counts: Vec<f64> =
+            logits.iter().map(|x| f64::from((exp2(x - max) / unit as f32).round_ties_even())).collect();
+        for off in [-1.0, -0.6, -0.5, -0.4, 0.0, 0.4, 0.5, 0.6, 1.0] {
+            for count in &counts {
+                let min_p = Sampling { min_p: (count + off) * unit, seed: random.word(), ..plain };
+                let top_p = Sampling { top_p: (count / counts.iter().sum::<f64>() / unit + off) * unit, ..min_p };
+                (0..6).for_each(|position| same_everywhere(&logits, &min_p, position));
+                (0..6).for_each(|position| same_everywhere(&logits, &Sampling { min_p: 0.0, ..top_p }, position));
+            }
+        }
+    }
+}
+
+/// With seed 0 at position 12,985, token 2,987 has the largest u there is and token 0 a small one: as nowhere else, a
+/// token whose count is near nothing would be drawn if it stayed.
+#[test]
+fn tokens_whose_count_rounds_to_zero_leave_with_any_truncation() {
+    let (position, rare) = (12_985, 2987);
+    assert_eq!(uniform(rare, position, 0), 1.0 - 2f32.powi(-24));
+    let unit = 2f64.powi(-24);
+    let plain = Sampling { temperature: std::f64::consts::LOG2_E, ..Sampling::GREEDY };
+    let nearly_all = Sampling { top_p: 1.0 - 1e-12, ..plain };
+    let min_p = |count: f64| Sampling { min_p: count * unit, ..plain };
+    for (z, sampling, stays) in [
+        (-25.3, plain, true),
+        (-25.5, plain, false),
+        (-25.0, nearly_all, false),
+        (-24.99, nearly_all, true),
+        (-25.0, min_p(1.0), false),
+        (-24.99, min_p(1.0), true),
+        (-24.0, min_p(1.4), true),
+        (-24.0, min_p(1.6), false),
+        (-23.0, min_p(2.5), true),
+        (-23.0, min_p(1.5), true),
+        (-24.0, min_p(1.5), false),
+    ] {
+        let mut logits = vec![-1000.0; 3000];
+        (logits[0], logits[rare as usize]) = (0.0, z);
+        same_everywhere(&logits, &sampling, position);
+        let drawn = sample(Isa::best(), &logits, &sampling, position).unwrap();
+        assert_eq!(drawn, if stays { rare as u32 } else { 0 }, "{z}, {sampling:?}");
     }
 }
 

@@ -68,13 +68,13 @@ impl ChatTemplate {
 
     /// The text of a conversation, ending where the assistant's answer starts if `add_generation_prompt`.
     pub(crate) fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, String> {
-        let specials: Value = self.specials.iter().map(|(name, token)| (name.as_str(), token.as_str())).collect();
+        let specials = self.specials.iter().map(|(name, token)| (name.as_str(), token.as_str()));
         let values = context! {
             messages => Value::from(Serde(messages)),
             add_generation_prompt,
             tools => Value::from(()),
             documents => Value::from(()),
-            ..specials
+            ..Value::from_pairs(specials)
         };
         let mut out = Bounded(vec![]);
         let template = self.environment.get_template(NAME).map_err(|error| describe(&error))?;

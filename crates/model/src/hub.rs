@@ -65,7 +65,8 @@ impl Hub {
     pub fn from_environment() -> Hub {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let home = variable("HOME").or_else(|| variable("USERPROFILE")).unwrap_or_else(|| ".".to_owned());
-        let hugging_home = variable("HF_HOME").map_or_else(|| Path::new(&home).join(".cache/huggingface"), PathBuf::from);
+        let hugging_home =
+            variable("HF_HOME").map_or_else(|| Path::new(&home).join(".cache/huggingface"), PathBuf::from);
         Hub {
             endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned()),
             cache: variable("HF_HUB_CACHE").map_or_else(|| hugging_home.join("hub"), PathBuf::from),
@@ -275,7 +276,10 @@ mod tests {
             "../model-9.safetensors",
         ]);
         let names: Vec<_> = wanted(&sharded).unwrap().iter().map(|sibling| sibling.rfilename.as_str()).collect();
-        assert_eq!(names, ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", INDEX]);
+        assert_eq!(
+            names,
+            ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", INDEX]
+        );
         let both = siblings(&["config.json", SINGLE, INDEX, "model-00001-of-00001.safetensors"]);
         assert_eq!(wanted(&both).unwrap().len(), 2);
         assert!(wanted(&siblings(&["config.json", "pytorch_model.bin"])).err().unwrap().contains("pickled"));

@@ -15,12 +15,14 @@ pub struct Decoder {
     /// The latest tokens, and what of their text has been given out.
     window: Vec<u32>,
     shown: String,
+    /// Whether the latest token that has text is a single byte.
+    in_bytes: bool,
 }
 
 impl Decoder {
     /// A decoder at the start of a sequence.
     pub fn new(skip_special: bool) -> Decoder {
-        Decoder { skip_special, window: vec![], shown: String::new() }
+        Decoder { skip_special, window: vec![], shown: String::new(), in_bytes: false }
     }
 
     /// The text that is certain after one more token, from where the last piece ended.
@@ -29,7 +31,10 @@ impl Decoder {
     /// The tokenizer cannot decode the token.
     pub fn push(&mut self, text: &Text, token: u32) -> Result<String, ModelError> {
         self.window.push(token);
-        if text.is_byte(token) {
+        if !text.is_silent(token, self.skip_special) {
+            self.in_bytes = text.is_byte(token);
+        }
+        if self.in_bytes {
             return Ok(String::new());
         }
         let all = text.decode(&self.window, self.skip_special)?;
@@ -52,6 +57,7 @@ impl Decoder {
         let rest = all.strip_prefix(self.shown.as_str()).unwrap_or_default().to_owned();
         self.window.clear();
         self.shown.clear();
+        self.in_bytes = false;
         Ok(rest)
     }
 

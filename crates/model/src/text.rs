@@ -145,6 +145,12 @@ impl Text {
         self.falls_back_to_bytes && self.tokenizer.id_to_token(token).is_some_and(hex)
     }
 
+    /// Whether decoding leaves a token out.
+    pub(crate) fn is_silent(&self, token: u32, skip_special: bool) -> bool {
+        let special = |name: String| skip_special && self.tokenizer.get_added_vocabulary().is_special_token(&name);
+        self.tokenizer.id_to_token(token).is_none_or(special)
+    }
+
     fn error(&self, error: impl ToString) -> ModelError {
         ModelError::text(&self.path, error.to_string())
     }

@@ -158,7 +158,7 @@ fn rope_is_read_from_new_and_old_keys_alike() {
     let halved: Vec<f64> = plain.iter().map(|omega| omega / 2.0).collect();
     assert_eq!(rotary(json!({"rope_theta": 500_000.0, "rope_scaling": {"type": "linear", "factor": 2.0}})), halved);
     let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 128});
+        "original_max_position_embeddings": 512});
     let mut new = llama3.clone();
     new["rope_theta"] = json!(500_000.0);
     let scaled = rotary(json!({"rope_theta": 500_000.0, "rope_scaling": llama3}));

@@ -208,3 +208,28 @@ unsafe fn single(a: *const u8, first: *const i8, second: Option<*const i8>, chun
         }
     }
 }
+
+/// Products of registers alone; gives their number of operations.
+pub(super) fn saturate() -> f64 {
+    // SAFETY: registers only, but for the configuration; the tiles are released before the end.
+    unsafe {
+        asm!(
+            "ldtilecfg [{config}]",
+            "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+            "2:",
+            "tdpbusd tmm0, tmm4, tmm6",
+            "tdpbusd tmm1, tmm4, tmm7",
+            "tdpbusd tmm2, tmm5, tmm6",
+            "tdpbusd tmm3, tmm5, tmm7",
+            "dec {n}",
+            "jnz 2b",
+            "tilerelease",
+            config = in(reg) CONFIG.0.as_ptr(),
+            n = inout(reg) 5_000u64 => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+    5_000.0 * 4.0 * 16.0 * 16.0 * 64.0 * 2.0
+}

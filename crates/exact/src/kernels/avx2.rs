@@ -91,3 +91,17 @@ pub(super) unsafe fn row_products(left: &[u8], rows: &[i8], stride: usize, sums:
         *sum = lanes.iter().fold(0, |a, b| a.wrapping_add(*b));
     }
 }
+
+/// Products of registers alone; gives their number of operations.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn saturate() -> f64 {
+    let (x, w) = (std::hint::black_box(_mm256_set1_epi16(3)), std::hint::black_box(_mm256_set1_epi16(5)));
+    let mut sums = [_mm256_setzero_si256(); 12];
+    for _ in 0..20_000 {
+        for sum in &mut sums {
+            *sum = std::hint::black_box(_mm256_add_epi32(*sum, _mm256_madd_epi16(x, w)));
+        }
+    }
+    std::hint::black_box(sums);
+    20_000.0 * 12.0 * 16.0 * 2.0
+}

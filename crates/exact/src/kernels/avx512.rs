@@ -177,3 +177,26 @@ unsafe fn dots<const N: usize>(left: *const u8, rows: *const i8, stride: usize, 
         sums[n] = _mm512_reduce_add_epi32(total[n]);
     }
 }
+
+/// Products of registers alone; gives their number of operations.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) unsafe fn saturate() -> f64 {
+    // SAFETY: registers only.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "vpdpbusd zmm0, zmm16, zmm17", "vpdpbusd zmm1, zmm16, zmm17", "vpdpbusd zmm2, zmm16, zmm17",
+            "vpdpbusd zmm3, zmm16, zmm17", "vpdpbusd zmm4, zmm16, zmm17", "vpdpbusd zmm5, zmm16, zmm17",
+            "vpdpbusd zmm6, zmm16, zmm17", "vpdpbusd zmm7, zmm16, zmm17", "vpdpbusd zmm8, zmm16, zmm17",
+            "vpdpbusd zmm9, zmm16, zmm17", "vpdpbusd zmm10, zmm16, zmm17", "vpdpbusd zmm11, zmm16, zmm17",
+            "dec {n}",
+            "jnz 2b",
+            n = inout(reg) 20_000u64 => _,
+            out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _,
+            out("zmm6") _, out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
+            out("zmm16") _, out("zmm17") _,
+            options(nomem, nostack),
+        );
+    }
+    20_000.0 * 12.0 * 64.0 * 2.0
+}

@@ -159,6 +159,25 @@ pub(crate) fn row_products(isa: Isa, left: &[u8], rows: &[i8], stride: usize, su
     }
 }
 
+/// Runs products on registers alone for some microseconds; gives how many operations that was.
+pub(crate) fn saturate(isa: Isa) -> f64 {
+    match isa.level() {
+        Level::Scalar => scalar::saturate(),
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: the processor has the instructions (an Isa of this level exists).
+        Level::Avx2 => unsafe { avx2::saturate() },
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: as above.
+        Level::Avx512 => unsafe { avx512::saturate() },
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx => amx::saturate(),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => scalar::saturate(),
+    }
+}
+
 /// 128 times the sum of a row: what the 128 added to each input digit contributes to a product.
 pub(crate) fn offset_of(levels: &[i8]) -> i32 {
     levels.iter().fold(0i32, |sum, w| sum.wrapping_add(i32::from(*w))).wrapping_mul(128)

@@ -37,3 +37,15 @@ pub(super) fn row_products(left: &[u8], rows: &[i8], stride: usize, sums: &mut [
         }
     }
 }
+
+/// Products of registers alone; gives their number of operations.
+pub(super) fn saturate() -> f64 {
+    let mut sums = [0i32; 8];
+    for i in 0..20_000i32 {
+        for sum in &mut sums {
+            *sum = std::hint::black_box(*sum).wrapping_add(i.wrapping_mul(3));
+        }
+    }
+    std::hint::black_box(sums);
+    20_000.0 * 8.0 * 2.0
+}

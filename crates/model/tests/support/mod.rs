@@ -1,6 +1,6 @@
 //! Tiny checkpoints and adapters made in code.
 #![expect(clippy::unwrap_used, reason = "test support")]
-#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part of this")]
+#![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part of this")]
 
 use exact::{Activations, Isa};
 use model::{LoadOptions, Model};
@@ -54,10 +54,8 @@ pub fn safetensors(tensors: &Tensors) -> Vec<u8> {
     for (name, raw) in tensors {
         let start = data.len();
         data.extend_from_slice(&raw.bytes);
-        table.insert(
-            name.clone(),
-            json!({"dtype": raw.dtype, "shape": raw.shape, "data_offsets": [start, data.len()]}),
-        );
+        table
+            .insert(name.clone(), json!({"dtype": raw.dtype, "shape": raw.shape, "data_offsets": [start, data.len()]}));
     }
     let header = serde_json::to_vec(&table).unwrap();
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
