@@ -4,9 +4,9 @@ use crate::batch::Layout;
 use crate::failures::Failures;
 use crate::pages::{PAGE, PagesView};
 use crate::registers::Views;
+use exact::Isa;
 use exact::attention::{ROWS, Workspace, attend};
 use exact::quantise::Quantised;
-use exact::Isa;
 use model::{Model, Register, Shape};
 
 /// How query rows are laid out: each unit of work has [`ROWS`] rows of its own, token by token, heads within.

@@ -205,8 +205,7 @@ impl Executor {
                 self.input.reshape(rows, width, step.model.activations);
             }
         }
-        let trace =
-            self.config.trace.then(|| Trace::new(&mut self.layer_digests, step.model.shape.layers));
+        let trace = self.config.trace.then(|| Trace::new(&mut self.layer_digests, step.model.shape.layers));
         let section = RowSection {
             isa: self.config.isa,
             model: step.model,

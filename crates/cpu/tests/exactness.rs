@@ -180,8 +180,7 @@ fn a_sequence_with_a_damaged_adapter_fails_alone() {
     }
     let good = Adapter::random(&model.plan, 4, 2);
     let run = |company: bool| {
-        let mut executor =
-            Executor::new(model.clone(), Config { threads: 2, isa: Isa::best(), trace: false }).unwrap();
+        let mut executor = Executor::new(model.clone(), Config { threads: 2, isa: Isa::best(), trace: false }).unwrap();
         let mut pages = Pages::new(&model.shape, 8);
         let segment = |pages, adapter| Segment { tokens: &[3, 4, 5], start: 0, pages, adapter, wanted: Wanted::Last };
         let mut segments = vec![segment(&[1u32][..], Some(&good)), segment(&[2][..], None)];

@@ -7,8 +7,8 @@ use crate::elementary::{exp2, round_small};
 use crate::kernels::{self, Left, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
 use crate::linear::left;
 use crate::quantise::{CHUNK_STRIDE, NotFinite, Quantised, TILE_ROWS, level, magnitude_bits, scale_of};
-use crate::spread::head_block;
 use crate::shared::Shared;
+use crate::spread::head_block;
 use crate::{Activations, Isa};
 
 /// Positions in a block, and in a page.
@@ -182,11 +182,8 @@ pub fn attend<'a>(
         }
         for (n, part) in (0..d.div_ceil(16)).step_by(PANEL_COLUMNS / 16).enumerate() {
             let blocks = (d.div_ceil(16) - part).min(PANEL_COLUMNS / 16);
-            let right = Right {
-                packed: &bytemuck::cast_slice(values)[part * 16 * POSITIONS..],
-                blocks,
-                groups: POSITIONS / 4,
-            };
+            let right =
+                Right { packed: &bytemuck::cast_slice(values)[part * 16 * POSITIONS..], blocks, groups: POSITIONS / 4 };
             let w = Left {
                 bytes: ws.weights.as_flattened().as_flattened(),
                 rows: count,

@@ -10,7 +10,15 @@ pub(crate) const ROUND: f32 = 12_582_912.0;
 
 const C: [u32; 6] = [0x3f31_7218, 0x3e75_fdf0, 0x3d63_57b6, 0x3c1d_952a, 0x3aaf_8448, 0x3922_09c5];
 const D: [u32; 9] = [
-    0x3fb8_aa3b, 0xbf38_aa3a, 0x3ef6_39ef, 0xbeb8_acca, 0x3e93_680e, 0xbe74_e8f3, 0x3e5d_439c, 0xbe52_cd75, 0x3dfc_20ee,
+    0x3fb8_aa3b,
+    0xbf38_aa3a,
+    0x3ef6_39ef,
+    0xbeb8_acca,
+    0x3e93_680e,
+    0xbe74_e8f3,
+    0x3e5d_439c,
+    0xbe52_cd75,
+    0x3dfc_20ee,
 ];
 
 /// `x` rounded to the nearest integer, ties to even, for |x| ≤ 2²²; for any other x some number.

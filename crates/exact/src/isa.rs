@@ -114,8 +114,7 @@ fn detect() -> Level {
     if !(has!("avx2") && has!("fma")) {
         return Level::Scalar;
     }
-    let avx512 =
-        has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni");
+    let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni");
     if !avx512 {
         return Level::Avx2;
     }

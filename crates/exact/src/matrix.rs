@@ -113,10 +113,7 @@ impl Matrix {
         let stride = self.block_stride();
         let packed: &[i8] = bytemuck::cast_slice(self.packed.as_bytes());
         for block in 0..self.outputs.div_ceil(BLOCK) {
-            kernels::column_sums(
-                &packed[block * stride..][..stride],
-                &mut self.offsets[block * BLOCK..][..BLOCK],
-            );
+            kernels::column_sums(&packed[block * stride..][..stride], &mut self.offsets[block * BLOCK..][..BLOCK]);
         }
     }
 

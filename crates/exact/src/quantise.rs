@@ -2,9 +2,9 @@
 
 use crate::elementary::round_small;
 use crate::kernels::versions;
+use crate::memory::AlignedBytes;
 use crate::norm::squares;
 use crate::shared::Shared;
-use crate::memory::AlignedBytes;
 
 /// Whether the inputs of linear maps are rounded to 8 or to 16 bits. Part of a served model's identity.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -101,7 +101,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         limits.read_bytes / 1e9,
         limits.int8_ops / 1e9
     );
-    println!("{:44} {:>9} {:>17}  {:>7} {:>6}  {:>7} {:>6}", "", "tokens/s", "(min … max)", "GB/s", "share", "GOP/s", "share");
+    println!(
+        "{:44} {:>9} {:>17}  {:>7} {:>6}  {:>7} {:>6}",
+        "", "tokens/s", "(min … max)", "GB/s", "share", "GOP/s", "share"
+    );
     for row in &rows {
         println!(
             "{:44} {:9.2} {:>17}  {:7.2} {:5.0}%  {:7.0} {:5.0}%",
@@ -140,8 +143,7 @@ struct Bench {
 
 impl Bench {
     fn new(args: &BenchArgs, model: Arc<Model>, limits: Limits) -> Result<Self, Failure> {
-        let config =
-            Config { threads: args.model.machine.threads(), isa: args.model.machine.isa()?, trace: false };
+        let config = Config { threads: args.model.machine.threads(), isa: args.model.machine.isa()?, trace: false };
         let executor =
             Executor::new(model.clone(), config).map_err(|error| Failure(format!("starting threads: {error}")))?;
         let single = (args.prompt + args.decode) as usize;

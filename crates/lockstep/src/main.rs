@@ -8,6 +8,8 @@ mod progress;
 mod score;
 mod selftest;
 mod source;
+mod up;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -24,6 +26,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Serve a base model and its adapters to any OpenAI client.
+    Up(up::UpArgs),
+    /// Replay an answer and say whether its receipt is true. Exit code 0: equal; 1: not, or an error.
+    Verify(verify::VerifyArgs),
     /// Answer one prompt on the terminal.
     Generate(generate::GenerateArgs),
     /// Score a text: its mean negative log-likelihood, and a digest of every logit.
@@ -36,6 +42,12 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Up(args) => up::run(&args),
+        Command::Verify(args) => match verify::run(&args) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(failure) => Err(failure),
+        },
         Command::Generate(args) => generate::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -65,11 +65,18 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     }
     if tokens.len() > shape.context {
         let (have, most) = (tokens.len(), shape.context);
-        return Err(Failure(format!("{have} tokens are more than the model's context of {most}: score a shorter text")));
+        return Err(Failure(format!(
+            "{have} tokens are more than the model's context of {most}: score a shorter text"
+        )));
     }
-    let mut out = args.logits.as_ref().map(|path| LogitsFile::create(path.clone(), tokens.len(), shape.vocabulary)).transpose()?;
+    let mut out = args
+        .logits
+        .as_ref()
+        .map(|path| LogitsFile::create(path.clone(), tokens.len(), shape.vocabulary))
+        .transpose()?;
     let config = Config { threads: args.model.machine.threads(), isa: args.model.machine.isa()?, trace: false };
-    let mut executor = Executor::new(base.model.clone(), config).map_err(|e| Failure(format!("starting threads: {e}")))?;
+    let mut executor =
+        Executor::new(base.model.clone(), config).map_err(|e| Failure(format!("starting threads: {e}")))?;
     let count = tokens.len().div_ceil(PAGE);
     let mut pages = Pages::new(shape, count);
     let ids: Vec<u32> = (0..count as u32).collect();

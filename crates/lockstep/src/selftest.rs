@@ -36,7 +36,8 @@ struct Dice {
 impl Dice {
     fn below(&mut self, n: usize) -> usize {
         self.drawn += 1;
-        let (key, counter) = ([self.seed as u32, (self.seed >> 32) as u32], [self.drawn as u32, (self.drawn >> 32) as u32, 0, 2]);
+        let (key, counter) =
+            ([self.seed as u32, (self.seed >> 32) as u32], [self.drawn as u32, (self.drawn >> 32) as u32, 0, 2]);
         philox(key, counter)[0] as usize % n
     }
 }

@@ -102,11 +102,8 @@ impl ModelArgs {
     /// Loads an adapter for `base`. The demo's adapters go by their names.
     pub(crate) fn load_adapter(&self, base: &Base, argument: &str) -> Result<Adapter, Failure> {
         let own = demo::ADAPTERS.contains(&argument) && self.model.is_none();
-        let folder = if own {
-            demo::unpack(&self.data_folder()?)?.join("adapters").join(argument)
-        } else {
-            fetch(argument)?
-        };
+        let folder =
+            if own { demo::unpack(&self.data_folder()?)?.join("adapters").join(argument) } else { fetch(argument)? };
         Ok(Adapter::load(&folder, &base.model, self.machine.isa()?)?)
     }
 }
@@ -116,7 +113,9 @@ pub(crate) fn named_adapter(argument: &str) -> Result<(String, String), Failure>
     match argument.split_once('=') {
         Some((name, folder)) if !name.is_empty() && !folder.is_empty() => Ok((name.to_owned(), folder.to_owned())),
         None if demo::ADAPTERS.contains(&argument) => Ok((argument.to_owned(), argument.to_owned())),
-        _ => Err(Failure(format!("--adapter {argument}: write it as NAME=DIR, the name clients will use and its folder"))),
+        _ => Err(Failure(format!(
+            "--adapter {argument}: write it as NAME=DIR, the name clients will use and its folder"
+        ))),
     }
 }
 

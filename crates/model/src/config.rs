@@ -97,12 +97,12 @@ pub struct Config {
     pub quantization: Quantization,
 }
 
-const LAYERS_MAX: usize = 1024;
+const LAYERS_MAX: usize = 512;
 const HEADS_MAX: usize = 4096;
 const HEAD_DIM_MAX: usize = 512;
 const VOCABULARY_MAX: usize = 1 << 22;
 const CONTEXT_MAX: usize = 1 << 26;
-const EXPERTS_MAX: usize = 4096;
+const EXPERTS_MAX: usize = 1024;
 
 impl Config {
     /// Reads `config.json` in a checkpoint's folder.

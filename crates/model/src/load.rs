@@ -6,7 +6,7 @@ use crate::files::{self, Files};
 use crate::parts::{self, Slot};
 use crate::quantise::Source;
 use crate::tensors::Tensors;
-use crate::{Config, Model, ModelError, Origin, Plan, Weights, parallel};
+use crate::{Config, Model, ModelError, Origin, Plan, Quantization, Weights, parallel};
 use exact::{Activations, Isa};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -163,6 +163,10 @@ fn quantise(folder: &Path, config: &Config, plan: &Plan, options: &LoadOptions<'
     let slots = parts::slots(&config.shape, plan);
     let source = Source::new(config, plan, &tensors, options.isa)?;
     let bytes = slots.iter().map(|slot| source.check(slot)).collect::<Result<Vec<_>, _>>()?;
+    if config.quantization == Quantization::Int8 && !tensors.hold_integers() {
+        let what = "it says the weights are int8, but none is";
+        return Err(ModelError::setting(&folder.join("config.json"), "quantization_config", what));
+    }
     let meter = options.meter(Stage::Quantise, bytes.iter().sum());
     let parts = in_order_of_size(options.threads, &slots, |number, slot| {
         let part = source.read(slot)?;

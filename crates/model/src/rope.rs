@@ -26,7 +26,7 @@ pub(crate) fn read(keys: Keys<'_>, head_dim: usize) -> Result<Rotary, ModelError
     let theta = within("rope_theta", THETA_RANGE)?.unwrap_or(THETA);
     let share = within("partial_rotary_factor", 0.0..=1.0)?.unwrap_or(1.0);
     let dimensions = (head_dim as f64 * share) as usize;
-    if dimensions == 0 || dimensions % 2 != 0 {
+    if dimensions == 0 || !dimensions.is_multiple_of(2) {
         let what =
             format!("{dimensions} of {head_dim} dimensions of a head would be rotated, an even number is needed");
         return Err(keys.error(if share < 1.0 { "partial_rotary_factor" } else { "head_dim" }, what));

@@ -167,6 +167,11 @@ impl Tensors {
         Some(Tensor { shard: &self.shards[placed.shard], entry: &placed.entry })
     }
 
+    /// Whether any tensor is of bytes with a sign.
+    pub(crate) fn hold_integers(&self) -> bool {
+        self.entries.values().any(|placed| placed.entry.dtype == Dtype::I8)
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)

@@ -1,4 +1,5 @@
 //! PEFT adapters: every form that is run, and every one that is refused by name.
+#![expect(clippy::unwrap_used, reason = "tests may")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The cache gives the same model, faster, or says why not.
+#![expect(clippy::unwrap_used, reason = "tests may")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Every layout of checkpoint that is read, and what comes out of it.
+#![expect(clippy::unwrap_used, reason = "tests may")]
 
 mod support;
 
@@ -41,7 +42,7 @@ fn prepared_row(name: &str, row: usize, norm: Option<&str>, spread: bool) -> (Ve
     if spread {
         // The Walsh–Hadamard transform by its definition: every sum at once, exact enough to compare levels.
         let exact: Vec<f64> = w.iter().map(|x| f64::from(*x)).collect();
-        let sign = |i: usize, j: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
         w = (0..32).map(|i| (0..32).map(|j| sign(i, j) * exact[j]).sum::<f64>() as f32).collect();
         divisor = 32.0;
     }

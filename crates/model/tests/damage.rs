@@ -1,4 +1,5 @@
 //! Damaged files give errors that name them, and never a panic.
+#![expect(clippy::unwrap_used, reason = "tests may")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What is not supported is refused by its name, and what cannot be is refused by its key.
+#![expect(clippy::unwrap_used, reason = "tests may")]
 
 mod support;
 
@@ -158,6 +159,8 @@ fn other_quantisations_are_refused_by_name() {
         let error = refused(json!({"quantization_config": {"quant_method": method, "bits": 4}}));
         assert!(error.contains(method) && error.contains("W8A8"), "{error}");
     }
+    let error = refused(json!({"quantization_config": w8a8()}));
+    assert!(error.contains("none is"), "{error}");
     let change = |path: &str, value: Value| {
         let mut config = w8a8();
         *config.pointer_mut(path).unwrap() = value;

@@ -1,4 +1,5 @@
 //! Tokenizer, chat template and streaming, on the demo model and on tokenizers made here.
+#![expect(clippy::unwrap_used, reason = "tests may")]
 
 use model::{Message, Text};
 use proptest::prelude::*;
@@ -256,5 +257,19 @@ fn missing_and_damaged_tokenizers_are_named() {
     for cut in [0, 1, 100, 5_000, whole.len() / 2, whole.len() - 2] {
         std::fs::write(folder.path().join("tokenizer.json"), &whole[..cut]).unwrap();
         assert!(error(folder.path()).contains("tokenizer.json"));
+    }
+}
+
+#[test]
+fn any_byte_of_a_tokenizer_may_be_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = pieces_tokenizer().to_string().into_bytes();
+    for at in (0..whole.len()).step_by(5) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 + (at % 7) as u8;
+        std::fs::write(folder.path().join("tokenizer.json"), damaged).unwrap();
+        if let Ok(text) = Text::load(folder.path()) {
+            let _ = text.encode("a the b é 你 <s>", true).map(|tokens| text.decode(&tokens, true));
+        }
     }
 }

@@ -67,9 +67,8 @@ pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Pane
         for block in (0..right.blocks).step_by(2) {
             let weights = right.packed.as_ptr().add(block * stride);
             let second = (block + 1 < right.blocks).then(|| weights.add(stride));
-            let mut out = |p: usize, tile: usize| {
-                panel.0[p][tile * TILE_ROWS..].as_mut_ptr().cast::<i32>().add(block * 16)
-            };
+            let mut out =
+                |p: usize, tile: usize| panel.0[p][tile * TILE_ROWS..].as_mut_ptr().cast::<i32>().add(block * 16);
             if left.planes == 2 {
                 for tile in 0..tiles {
                     let (a, b) = (x.add(plane(tile, 0)), x.add(plane(tile, 1)));

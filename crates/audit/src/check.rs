@@ -1,0 +1,92 @@
+//! What can be checked before anything is computed.
+
+use crate::error::AuditError;
+use crate::verdict::{Difference, Digest, FinishFault, Verdict};
+use model::{Adapter, Model};
+use receipt::{Claims, Finish, Opening, Settings};
+
+/// Whether what is loaded is what the receipt names.
+pub(crate) fn identity(claims: &Claims, base: &Model, adapter: Option<&Adapter>) -> Result<(), Difference> {
+    if claims.arithmetic != exact::VERSION {
+        return Err(Difference::Arithmetic { claimed: claims.arithmetic, loaded: exact::VERSION });
+    }
+    if claims.base != base.digest {
+        return Err(Difference::Base { claimed: Digest(claims.base), loaded: Digest(base.digest) });
+    }
+    if claims.activations.name() != base.activations.name() {
+        return Err(Difference::Activations { claimed: claims.activations.name(), loaded: base.activations.name() });
+    }
+    let loaded = adapter.map(|adapter| adapter.digest);
+    if claims.adapter != loaded {
+        return Err(Difference::Adapter { claimed: claims.adapter.map(Digest), loaded: loaded.map(Digest) });
+    }
+    Ok(())
+}
+
+/// Whether the answer can be replayed: what the executor and the sampler require.
+pub(crate) fn input(opening: &Opening, base: &Model, adapter: Option<&Adapter>) -> Result<(), AuditError> {
+    if opening.prompt.is_empty() {
+        return Err(AuditError::EmptyPrompt);
+    }
+    if opening.output.is_empty() {
+        return Err(AuditError::EmptyAnswer);
+    }
+    let (tokens, context) = (opening.prompt.len() + opening.output.len(), base.shape.context);
+    if tokens > context {
+        return Err(AuditError::TooLong { tokens, context });
+    }
+    let vocabulary = base.shape.vocabulary;
+    let mut tokens = opening.prompt.iter().chain(&opening.output).enumerate();
+    if let Some((position, token)) = tokens.find(|(_, token)| **token as usize >= vocabulary) {
+        return Err(AuditError::UnknownToken { position, token: *token, vocabulary });
+    }
+    settings(&opening.settings)?;
+    if adapter.is_some_and(|adapter| !fits(adapter, base)) { Err(AuditError::Adapter) } else { Ok(()) }
+}
+
+fn settings(settings: &Settings) -> Result<(), AuditError> {
+    let wrong = |what| Err(AuditError::Settings(what));
+    let hot = settings.temperature.is_finite() && settings.temperature >= 0.001;
+    if !(settings.temperature == 0.0 || hot) {
+        return wrong("the temperature must be 0 or at least 0.001");
+    }
+    if !(0.0..=1.0).contains(&settings.top_p) {
+        return wrong("top_p must be between 0 and 1");
+    }
+    if !(0.0..=1.0).contains(&settings.min_p) {
+        return wrong("min_p must be between 0 and 1");
+    }
+    Ok(())
+}
+
+fn fits(adapter: &Adapter, base: &Model) -> bool {
+    let sites = &base.plan.sites;
+    let mut pairs = adapter.sites.iter().zip(sites).filter_map(|(low_rank, site)| Some((low_rank.as_ref()?, site)));
+    adapter.sites.len() == sites.len()
+        && pairs.all(|(low_rank, site)| {
+            low_rank.a.inputs() == site.inputs
+                && low_rank.b.outputs() == site.outputs
+                && low_rank.a.outputs() == low_rank.b.inputs()
+        })
+}
+
+/// Whether the answer can have ended as the receipt says, as far as tokens tell: stop strings are text.
+pub(crate) fn finish(claims: &Claims, opening: &Opening) -> Result<(), Verdict> {
+    let (prompt, settings) = (opening.prompt.len(), &opening.settings);
+    let fault = |position, fault| Err(Verdict::at(position, prompt, Difference::Finish { fault }));
+    let (tokens, tokens_max) = (opening.output.len() as u64, settings.tokens_max);
+    let last = prompt + opening.output.len().saturating_sub(1);
+    if tokens > tokens_max {
+        return fault(prompt + tokens_max as usize, FinishFault::Long { tokens, tokens_max });
+    }
+    let stop = opening.output.iter().position(|token| settings.stop_tokens.contains(token));
+    match stop.map(|at| (prompt + at, opening.output[at])) {
+        Some((at, _)) if at == last && claims.finish == Finish::Stop => Ok(()),
+        Some((at, token)) => fault(at, FinishFault::StopIgnored { token }),
+        None => match claims.finish {
+            Finish::Length if tokens < tokens_max => fault(last, FinishFault::Short { tokens, tokens_max }),
+            Finish::Stop if settings.stop_strings.iter().all(String::is_empty) => fault(last, FinishFault::NoStop),
+            _ => Ok(()),
+        },
+    }
+}

@@ -1,0 +1,154 @@
+//! Requests to `/v1/chat/completions`.
+
+use crate::error::ApiError;
+use crate::fields::{Fields, wrong_type};
+use crate::parameters::Parameters;
+use crate::unsupported;
+use model::Message;
+use serde_json::Value;
+
+/// A conversation to continue.
+pub(crate) struct ChatRequest {
+    pub(crate) parameters: Parameters,
+    pub(crate) messages: Vec<Message>,
+}
+
+impl ChatRequest {
+    /// Reads a request's body; `seed` is used if the client gave none.
+    pub(crate) fn read(body: &[u8], seed: u64) -> Result<ChatRequest, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        let parameters = Parameters::read(&mut fields, seed)?;
+        unsupported::of_chat(&mut fields)?;
+        let messages = fields.take("messages");
+        let messages = match fields.required("messages", messages)? {
+            Value::Array(messages) => messages,
+            other => return Err(wrong_type("messages", "an array of messages", &other)),
+        };
+        fields.finish()?;
+        if messages.is_empty() {
+            return Err(ApiError::invalid("messages", "'messages' is empty: send at least one message"));
+        }
+        let messages = messages.into_iter().enumerate().map(|(number, message)| read_message(message, number));
+        Ok(ChatRequest { parameters, messages: messages.collect::<Result<_, _>>()? })
+    }
+}
+
+fn read_message(message: Value, number: usize) -> Result<Message, ApiError> {
+    let mut fields = Fields::of(message, format!("messages[{number}]"))?;
+    let role = fields.string("role")?;
+    let role = fields.required("role", role)?;
+    let role = match role.as_str() {
+        // The newer name of the same thing; chat templates know the older.
+        "developer" => "system",
+        "system" | "user" | "assistant" | "tool" => &role,
+        _ => {
+            let path = fields.path("role");
+            let message = format!("'{path}' is {role:?}: it must be system, developer, user, assistant or tool");
+            return Err(ApiError::invalid(path, message));
+        }
+    };
+    for name in ["tool_calls", "function_call", "audio"] {
+        if fields.take(name).is_some_and(|value| value.as_array().is_none_or(|calls| !calls.is_empty())) {
+            return Err(ApiError::unsupported(fields.path(name), "send what was said as text in 'content'"));
+        }
+    }
+    // Part of what this server answers, and so of what clients send back; no chat template sees them.
+    for name in ["refusal", "annotations", "name", "tool_call_id"] {
+        fields.take(name);
+    }
+    let content = fields.take("content");
+    let content = read_content(fields.required("content", content)?, &fields.path("content"))?;
+    fields.finish()?;
+    Ok(Message::new(role, content))
+}
+
+/// A string, or parts of text, which become lines.
+fn read_content(content: Value, path: &str) -> Result<String, ApiError> {
+    match content {
+        Value::String(text) => Ok(text),
+        Value::Array(parts) => {
+            let parts =
+                parts.into_iter().enumerate().map(|(number, part)| read_part(part, format!("{path}[{number}]")));
+            Ok(parts.collect::<Result<Vec<_>, _>>()?.join("\n"))
+        }
+        other => Err(wrong_type(path, "a string or an array of parts", &other)),
+    }
+}
+
+fn read_part(part: Value, path: String) -> Result<String, ApiError> {
+    let mut fields = Fields::of(part, &path)?;
+    let kind = fields.string("type")?;
+    let kind = fields.required("type", kind)?;
+    if kind != "text" {
+        return Err(ApiError::unsupported(path, &format!("it is of type {kind:?}, and this server reads only text")));
+    }
+    let text = fields.string("text")?;
+    let text = fields.required("text", text)?;
+    fields.finish()?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(text: &str) -> Result<Vec<Message>, ApiError> {
+        let body = format!(r#"{{"model": "m", "messages": {text}}}"#);
+        ChatRequest::read(body.as_bytes(), 0).map(|request| request.messages)
+    }
+
+    #[test]
+    fn text_and_parts_of_text_are_read() {
+        let got = messages(
+            r#"[{"role": "developer", "content": "a"},
+                {"role": "user", "name": "ada", "content": [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]},
+                {"role": "assistant", "content": "d", "refusal": null, "tool_calls": null, "annotations": []}]"#,
+        );
+        let want = [Message::new("system", "a"), Message::new("user", "b\nc"), Message::new("assistant", "d")];
+        assert_eq!(got.unwrap(), want);
+    }
+
+    #[test]
+    fn what_is_not_a_conversation_is_refused_by_place() {
+        let cases = [
+            ("[]", "messages"),
+            ("\"hello\"", "messages"),
+            ("[1]", "messages[0]"),
+            (r#"[{"content": "a"}]"#, "messages[0].role"),
+            (r#"[{"role": "king", "content": "a"}]"#, "messages[0].role"),
+            (r#"[{"role": "user"}]"#, "messages[0].content"),
+            (r#"[{"role": "user", "content": 3}]"#, "messages[0].content"),
+            (r#"[{"role": "user", "content": "a", "mood": "good"}]"#, "messages[0].mood"),
+            (r#"[{"role": "assistant", "content": "a", "tool_calls": [{}]}]"#, "messages[0].tool_calls"),
+            (
+                r#"[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]"#,
+                "messages[0].content[0]",
+            ),
+        ];
+        for (text, param) in cases {
+            assert_eq!(messages(text).unwrap_err().param.as_deref(), Some(param), "{text}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_would_change_something_are_refused_and_their_defaults_are_not() {
+        let read = |rest: &str| {
+            let body = format!(r#"{{"model": "m", "messages": [{{"role": "user", "content": "a"}}], {rest}}}"#);
+            ChatRequest::read(body.as_bytes(), 0).map(|_| ())
+        };
+        let harmless = r#""n": 1, "logprobs": false, "tools": [], "logit_bias": {}, "presence_penalty": 0.0,
+            "response_format": {"type": "text"}, "tool_choice": "none", "user": "u", "store": null"#;
+        assert_eq!(read(harmless), Ok(()));
+        for (name, value) in [
+            ("n", "2"),
+            ("logprobs", "true"),
+            ("tools", r#"[{"type": "function"}]"#),
+            ("logit_bias", r#"{"5": 1}"#),
+            ("presence_penalty", "0.1"),
+            ("response_format", r#"{"type": "json_object"}"#),
+        ] {
+            let error = read(&format!(r#""{name}": {value}"#)).unwrap_err();
+            assert_eq!((error.param.as_deref(), error.code), (Some(name), Some("unsupported_parameter")));
+        }
+    }
+}

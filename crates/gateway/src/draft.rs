@@ -1,0 +1,116 @@
+//! A receipt as far as it is decided before its place in the node's chain.
+
+use engine::{Completion, Finish, Request};
+use model::{Model, Origin, Text};
+use receipt::{Activations, Bundle, Claims, Hash, Opening, Salts, Settings, SigningKey};
+
+/// What every receipt of a server says.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    activations: Activations,
+    digest: Hash,
+    files: Option<Hash>,
+    tokenizer: Hash,
+    template: Option<Hash>,
+}
+
+impl Base {
+    pub(crate) fn of(model: &Model, text: &Text) -> Base {
+        Base {
+            activations: match model.activations {
+                exact::Activations::A8 => Activations::A8,
+                exact::Activations::A16 => Activations::A16,
+            },
+            digest: model.digest,
+            files: match model.origin {
+                Origin::Random => None,
+                Origin::Checkpoint { file_digest, .. } | Origin::Cache { file_digest } => Some(file_digest),
+            },
+            tokenizer: text.tokenizer_digest(),
+            template: text.template_digest(),
+        }
+    }
+}
+
+/// What was asked: the engine's request and how it came about.
+#[derive(Clone)]
+pub(crate) struct Question {
+    pub(crate) request: Request,
+    pub(crate) seed_from_client: bool,
+    /// Whether the prompt is a conversation in the chat template's form.
+    pub(crate) chat: bool,
+}
+
+/// A receipt without number, predecessor and time.
+pub(crate) struct Draft {
+    claims: Claims,
+    opening: Opening,
+}
+
+/// A receipt's place in the node's chain.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Link {
+    pub(crate) number: u64,
+    pub(crate) previous: Option<Hash>,
+}
+
+impl Draft {
+    /// Hashes everything about an answer; takes a while for long ones.
+    pub(crate) fn new(base: &Base, question: Question, completion: Completion) -> Result<Draft, getrandom::Error> {
+        let mut random = [0; 64];
+        getrandom::fill(&mut random)?;
+        let Question { request, seed_from_client, chat } = question;
+        let sampling = request.sampling;
+        let settings = Settings {
+            temperature: sampling.temperature,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            min_p: sampling.min_p,
+            seed: sampling.seed,
+            tokens_max: request.tokens_max as u64,
+            stop_tokens: request.stop_tokens,
+            stop_strings: request.stop_strings,
+        };
+        let opening = Opening {
+            prompt: request.prompt,
+            output: completion.tokens,
+            settings,
+            salts: Salts::from_random(&random),
+            leaves: completion.leaves,
+        };
+        let claims = Claims {
+            arithmetic: exact::VERSION,
+            activations: base.activations,
+            base: base.digest,
+            base_files: base.files,
+            adapter: request.adapter.map(|adapter| adapter.digest),
+            tokenizer: Some(base.tokenizer),
+            template: base.template.filter(|_| chat),
+            prompt: opening.prompt_hash(),
+            settings: opening.settings_hash(),
+            output: opening.output_hash(),
+            prompt_tokens: opening.prompt.len() as u64,
+            output_tokens: opening.output.len() as u64,
+            finish: match completion.finish {
+                Finish::Stop => receipt::Finish::Stop,
+                Finish::Length => receipt::Finish::Length,
+            },
+            seed: sampling.seed,
+            seed_from_client,
+            trace: opening.trace_root(),
+            time_seconds: 0,
+            price: 0,
+            number: 0,
+            previous: None,
+        };
+        Ok(Draft { claims, opening })
+    }
+
+    /// Gives it its place and signs it.
+    pub(crate) fn sign(mut self, key: &SigningKey, link: Link, time_seconds: u64) -> Bundle {
+        self.claims.number = link.number;
+        self.claims.previous = link.previous;
+        self.claims.time_seconds = time_seconds;
+        Bundle { receipt: receipt::sign(key, &self.claims), opening: self.opening }
+    }
+}

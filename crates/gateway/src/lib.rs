@@ -1,0 +1,54 @@
+//! The face: an OpenAI-compatible API over an engine, where every answer carries a signed receipt.
+//!
+//! A [`Server`] takes an [`engine::Engine`] and a [`Config`]: the base's name, the adapters by name, and a data folder.
+//! The base and each adapter are models to clients.
+//!
+//! | route | what it does |
+//! |---|---|
+//! | `POST /v1/chat/completions` | continues a conversation, whole or streamed |
+//! | `POST /v1/completions` | continues text or tokens, whole or streamed |
+//! | `GET /v1/models`, `/v1/models/{id}` | the base and the adapters |
+//! | `GET /v1/receipts/{id}` | the bundle of an answer: receipt, tokens, settings |
+//! | `GET /health` | whether the server is well, and how full |
+//! | `GET /` | this, for people |
+//!
+//! # Receipts
+//! An answer's receipt is numbered, chained to the one before, signed, and durable on disk before the client gets the end
+//! of the answer. A server that is killed at any moment has lost no receipt that a client knows of, and continues the
+//! chain. If the disk refuses, so does the server.
+//!
+//! The answer's `receipt.id` is `rcpt-NAME-KEY`. `NAME` is the first half of the receipt's hash, which the node's next
+//! receipt tells to whoever gets that; alone it opens the receipt, which holds salted hashes only. The tokens behind them
+//! are opened by `KEY`, which nobody but the client is told.
+//!
+//! # What it refuses
+//! Errors have OpenAI's shape and name the parameter to fix. A parameter this server does not do is refused unless its
+//! value changes nothing; a parameter nobody knows is refused.
+
+mod answer;
+mod app;
+mod body;
+mod chat;
+mod completions;
+mod connections;
+mod draft;
+mod error;
+mod fields;
+mod folder;
+mod hex;
+mod identity;
+mod journal;
+mod models;
+mod order;
+mod parameters;
+mod receipts;
+mod recorder;
+mod routes;
+mod server;
+mod shape;
+mod start;
+mod stream;
+mod unsupported;
+
+pub use server::{Config, Limits, Server};
+pub use start::StartError;

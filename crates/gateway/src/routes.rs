@@ -1,0 +1,135 @@
+//! What is answered where.
+
+use crate::answer::Answer;
+use crate::app::{App, now_seconds, random};
+use crate::body;
+use crate::error::ApiError;
+use crate::order::{Endpoint, Order};
+use crate::shape::Shape;
+use crate::{hex, models, receipts, stream};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::time::{Instant, timeout_at};
+
+/// Where a non-streamed answer names its receipts.
+const RECEIPT_HEADER: &str = "x-lockstep-receipt";
+
+/// All routes.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let chat = |State(app): State<Arc<App>>, request| complete(app, Endpoint::Chat, request);
+    let completions = |State(app): State<Arc<App>>, request| complete(app, Endpoint::Completions, request);
+    Router::new()
+        .route("/", get(welcome))
+        .route("/health", get(health))
+        .route("/v1/chat/completions", post(chat))
+        .route("/v1/completions", post(completions))
+        .route("/v1/models", get(models::list))
+        // Names may have slashes.
+        .route("/v1/models/{*id}", get(models::get))
+        .route("/v1/receipts/{id}", get(receipts::get))
+        .fallback(nowhere)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(app)
+}
+
+/// A response with JSON.
+pub(crate) fn json_response(value: &Value) -> Response {
+    let mut response = Response::new(Body::from(value.to_string()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> Result<Response, ApiError> {
+    let deadline = Instant::now() + app.limits.answer_deadline;
+    let received = body::receive(&app, request).await?;
+    let order = timeout_at(deadline, read(&app, endpoint, received)).await;
+    let order = order.map_err(|_| ApiError::deadline(app.limits.answer_deadline.as_secs()))??;
+    let prefix = match endpoint {
+        Endpoint::Chat => "chatcmpl",
+        Endpoint::Completions => "cmpl",
+    };
+    let shape = Shape {
+        endpoint,
+        id: format!("{prefix}-{}", hex::encode(&random::<16>()?)),
+        created_seconds: now_seconds(),
+        fingerprint: app.fingerprint(),
+        model: order.model,
+        include_usage: order.include_usage,
+    };
+    // All are queued before the first is waited for; if one is refused, the others are dropped and so cancelled.
+    let begin = |question| Answer::begin(&app, question, endpoint.prompt_parameter(), deadline);
+    let answers = order.questions.into_iter().map(begin).collect::<Result<Vec<_>, _>>()?;
+    if order.stream {
+        return Ok(stream::respond(shape, answers));
+    }
+    let mut whole = Vec::with_capacity(answers.len());
+    for answer in answers {
+        whole.push(answer.whole().await?);
+    }
+    let mut response = json_response(&shape.whole(&whole));
+    let ids: Vec<String> = whole.iter().map(|(_, end)| end.ticket.id()).collect();
+    if let Ok(ids) = HeaderValue::from_str(&ids.join(", ")) {
+        response.headers_mut().insert(RECEIPT_HEADER, ids);
+    }
+    Ok(response)
+}
+
+/// Reads and tokenises on threads that may take long, a few at once.
+async fn read(app: &Arc<App>, endpoint: Endpoint, received: body::Received) -> Result<Order, ApiError> {
+    let permit = Arc::clone(&app.tokenising).acquire_owned().await.map_err(|_| ApiError::shutting_down())?;
+    let app = Arc::clone(app);
+    let read = tokio::task::spawn_blocking(move || {
+        let order = Order::read(&app, endpoint, &received.bytes);
+        drop(permit);
+        order
+    });
+    read.await.map_err(|error| ApiError::server(format!("the request could not be read: {error}")))?
+}
+
+async fn welcome(State(app): State<Arc<App>>) -> String {
+    format!(
+        "Lockstep serves {} and {} adapters on it. Every answer carries a signed receipt.\n\n\
+         Point an OpenAI client at /v1 on this address, with any API key:\n\
+         \x20 GET  /v1/models              the base model and the adapters, by name\n\
+         \x20 POST /v1/chat/completions    a conversation\n\
+         \x20 POST /v1/completions         plain text\n\
+         \x20 GET  /v1/receipts/ID         the receipt of an answer and what opens it (?format=json to read it)\n\
+         \x20 GET  /health                 whether this server is well, and how full\n",
+        app.base_name,
+        app.adapters.len(),
+    )
+}
+
+async fn health(State(app): State<Arc<App>>) -> Response {
+    let load = app.engine.load();
+    let well = app.recorder.is_well();
+    let mut response = json_response(&json!({
+        "status": if well { "ok" } else { "receipts cannot be kept: the disk needs attention" },
+        "node": hex::encode(&app.recorder.node()),
+        "receipts": app.recorder.count(),
+        "load": {
+            "waiting": load.waiting,
+            "running": load.running,
+            "pages_used": load.pages_used,
+            "pages_total": load.pages_total,
+        },
+    }));
+    if !well {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+async fn nowhere(method: Method, uri: Uri) -> ApiError {
+    ApiError::not_found(format!("There is nothing at {method} {}; GET / tells what there is.", uri.path()))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::wrong_method(method.as_str(), uri.path())
+}

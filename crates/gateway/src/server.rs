@@ -1,0 +1,138 @@
+//! A server: what it is made of, and its life.
+
+use crate::app::{App, now_seconds};
+use crate::connections;
+use crate::draft::Base;
+use crate::folder::Folder;
+use crate::recorder::Recorder;
+use crate::routes;
+use crate::start::StartError;
+use engine::Engine;
+use model::Adapter;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// Prompts being read and tokenised at once: each may take many times its body's memory.
+const TOKENISING_MAX: usize = 8;
+
+/// What a server serves, and where it keeps what must survive a restart.
+#[derive(Clone)]
+pub struct Config {
+    /// The data folder: the node's key and the receipts. Created if it is not there; for one server at a time.
+    pub folder: PathBuf,
+    /// The name of the base model.
+    pub base: String,
+    /// Adapters by the names clients ask for.
+    pub adapters: BTreeMap<String, Arc<Adapter>>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Bounds that keep one client from spoiling the others' day.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of one request's body.
+    pub body_bytes_max: usize,
+    /// Bytes of all bodies in memory at once; further requests wait.
+    pub bodies_bytes_max: usize,
+    /// How long a body may take to arrive.
+    pub body_deadline: Duration,
+    /// How long an answer may take, its time in the queue included.
+    pub answer_deadline: Duration,
+    /// How long a receipt may take to reach the disk once its answer is complete.
+    pub receipt_deadline: Duration,
+    /// Connections at once; further ones wait.
+    pub connections_max: usize,
+    /// How long a connection may be idle, or take to send a request's head.
+    pub idle_deadline: Duration,
+    /// How long a client may read nothing while an answer waits for it.
+    pub stall_deadline: Duration,
+    /// How long answers may go on once the server is to end.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            body_bytes_max: 8 << 20,
+            bodies_bytes_max: 256 << 20,
+            body_deadline: Duration::from_secs(60),
+            answer_deadline: Duration::from_secs(600),
+            receipt_deadline: Duration::from_secs(30),
+            connections_max: 4096,
+            idle_deadline: Duration::from_secs(120),
+            stall_deadline: Duration::from_secs(60),
+            shutdown_grace: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    /// KiB of all bodies; room for one at least.
+    pub(crate) fn bodies_kib(&self) -> u32 {
+        let kib = self.bodies_bytes_max.max(self.body_bytes_max).div_ceil(1024);
+        u32::try_from(kib).unwrap_or(u32::MAX).min(u32::MAX >> 4)
+    }
+}
+
+/// A server that is ready to serve.
+pub struct Server {
+    app: Arc<App>,
+}
+
+impl Server {
+    /// Opens the data folder and continues the chain of receipts in it.
+    ///
+    /// # Errors
+    /// The folder cannot be used, is used by another server, or is damaged; or a name cannot name a model.
+    pub fn new(engine: Arc<Engine>, config: Config) -> Result<Server, StartError> {
+        check_names(&config)?;
+        let recorder = Recorder::start(Folder::open(&config.folder)?)?;
+        let processors = std::thread::available_parallelism().map_or(1, |processors| processors.get());
+        let app = App {
+            base: Base::of(engine.model(), engine.text()),
+            engine,
+            base_name: config.base,
+            adapters: config.adapters,
+            recorder,
+            created_seconds: now_seconds(),
+            tokenising: Arc::new(Semaphore::new(processors.min(TOKENISING_MAX))),
+            bodies: Arc::new(Semaphore::new(config.limits.bodies_kib() as usize)),
+            limits: config.limits,
+        };
+        Ok(Server { app: Arc::new(app) })
+    }
+
+    /// The public key that receipts are signed with.
+    pub fn node(&self) -> [u8; 32] {
+        self.app.recorder.node()
+    }
+
+    /// Serves until `shutdown` is done and the answers under way are finished, or their grace is over. Then the data
+    /// folder is free for another server. Needs a Tokio runtime with time and IO.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let router = routes::router(self.app.clone());
+        connections::serve(listener, router, &self.app.limits, shutdown).await;
+    }
+}
+
+fn check_names(config: &Config) -> Result<(), StartError> {
+    let wrong = |name: &str, what| Err(StartError::Name { name: name.to_owned(), what });
+    for name in config.adapters.keys().chain([&config.base]) {
+        if name.is_empty() || name.len() > 200 {
+            return wrong(name, "a name has 1 to 200 bytes");
+        }
+        if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return wrong(name, "a name has no spaces and no control characters");
+        }
+    }
+    if config.adapters.contains_key(&config.base) {
+        return wrong(&config.base, "an adapter has the name of the base");
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Why a server does not start.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a server does not start. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The operating system refused.
+    #[error("cannot use {path}: {source}")]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Another server uses the data folder.
+    #[error("another server is using {path}: stop it, or give this one another data folder")]
+    Locked {
+        /// The data folder.
+        path: PathBuf,
+    },
+    /// Others may read the node's key.
+    #[error("{path} can be read by others: run `chmod 600` on it, and make a new key if somebody may have copied it")]
+    KeyExposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The node's key cannot be read.
+    #[error("{path} is not a node's key (64 hexadecimal digits): restore it from a backup")]
+    KeyDamaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There are receipts, but the key that signed them is gone or another.
+    #[error("the receipts in {path} were signed with another key than node.key: restore it, or use a new data folder")]
+    OtherKey {
+        /// The file with the receipts.
+        path: PathBuf,
+    },
+    /// Receipts that were given out cannot be read.
+    #[error("{path} is damaged at byte {offset}: {what}; restore it from a backup")]
+    Damaged {
+        /// The file with the receipts.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// A model cannot be served under this name.
+    #[error("{name:?} cannot name a model: {what}")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why not.
+        what: &'static str,
+    },
+    /// The operating system has no random numbers.
+    #[error("the operating system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+impl StartError {
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> StartError {
+        move |source| StartError::File { path: path.to_owned(), source }
+    }
+}

@@ -1,0 +1,91 @@
+//! Answers as server-sent events.
+//!
+//! Nothing runs on its own: each event is made when the connection asks for it, and when the connection drops the stream
+//! its answers are dropped and cancelled with it. What a slow reader leaves waiting stays in the engine's bounded channel.
+
+use crate::answer::{Answer, Piece, Usage};
+use crate::error::ApiError;
+use crate::shape::Shape;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+/// After this much silence a comment keeps the connection open, and shows whether anybody still listens.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+struct Stream {
+    shape: Shape,
+    /// Answers that have not ended, with their choice's number.
+    answers: VecDeque<(usize, Answer)>,
+    /// Events that are ready.
+    ready: VecDeque<Bytes>,
+    usage: Usage,
+    /// Whether the last event is made.
+    ended: bool,
+}
+
+/// The response that streams these answers, choice after choice.
+pub(crate) fn respond(shape: Shape, answers: Vec<Answer>) -> Response {
+    let ready = (0..answers.len()).filter_map(|index| shape.first_chunk(index)).map(|chunk| event(&chunk)).collect();
+    let answers = answers.into_iter().enumerate().collect();
+    let stream = Stream { shape, answers, ready, usage: Usage::default(), ended: false };
+    let events = futures_util::stream::unfold(stream, |mut stream| async {
+        let event = stream.next().await?;
+        Some((Ok::<_, Infallible>(event), stream))
+    });
+    let mut response = Response::new(Body::from_stream(events));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Asks proxies not to gather events.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+fn event(value: &Value) -> Bytes {
+    Bytes::from(format!("data: {value}\n\n"))
+}
+
+impl Stream {
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(event) = self.ready.pop_front() {
+            return Some(event);
+        }
+        if self.ended {
+            return None;
+        }
+        let Some((index, answer)) = self.answers.front_mut() else { return Some(self.finish()) };
+        let index = *index;
+        Some(match answer.next(SILENCE_MAX).await {
+            Ok(Piece::Text(text)) => event(&self.shape.text_chunk(index, &text)),
+            Ok(Piece::Quiet) => Bytes::from_static(b": still working\n\n"),
+            Ok(Piece::End(end)) => {
+                self.usage += end.usage;
+                self.answers.pop_front();
+                event(&self.shape.last_chunk(index, &end))
+            }
+            Err(error) => self.fail(&error),
+        })
+    }
+
+    fn finish(&mut self) -> Bytes {
+        self.ended = true;
+        let done = Bytes::from_static(b"data: [DONE]\n\n");
+        if !self.shape.include_usage {
+            return done;
+        }
+        self.ready.push_back(done);
+        event(&self.shape.usage_chunk(self.usage))
+    }
+
+    /// The stream ends with the error, and without `[DONE]`.
+    fn fail(&mut self, error: &ApiError) -> Bytes {
+        self.ended = true;
+        self.answers.clear();
+        event(&error.to_json())
+    }
+}
