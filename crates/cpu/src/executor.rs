@@ -163,6 +163,7 @@ impl Executor {
                         self.config.isa,
                         &mut self.pool,
                         &model.weights.mixtures[*mixture],
+                        model.shape.spread,
                         &self.input,
                         self.registers.view(),
                         &layout.segment_of,

@@ -41,12 +41,14 @@ impl Default for ExpertWorkspace {
     }
 }
 
-/// Update = the mixture of Normed (for the router) and `input` (for the experts).
+/// Update = the mixture of Normed (for the router) and `input` (for the experts); `spread` says whether the experts'
+/// inner rows are spread before they are quantised, as all inputs of linear maps then are.
 #[expect(clippy::too_many_arguments, reason = "one section of work has this many sides")]
 pub(crate) fn run(
     isa: Isa,
     pool: &mut Pool,
     mixture: &Mixture,
+    spread: bool,
     input: &Quantised,
     views: Views<'_>,
     segment_of: &[u32],
@@ -81,7 +83,7 @@ pub(crate) fn run(
         let (expert, uses) = (&mixture.experts[busy[i]], &uses[busy[i]]);
         let mut workspace = lock(&workspaces[thread]);
         for part in uses.chunks(64) {
-            evaluate(isa, expert, input, part, outputs, segment_of, failures, &mut workspace);
+            evaluate(isa, expert, spread, input, part, outputs, segment_of, failures, &mut workspace);
         }
     });
     pool.each(rows, |_, row| {
@@ -103,6 +105,7 @@ struct ChoiceRows<'a>(Vec<Mutex<&'a mut Vec<Choice>>>);
 fn evaluate(
     isa: Isa,
     expert: &Expert,
+    spread: bool,
     input: &Quantised,
     uses: &[(usize, usize)],
     outputs: Shared<'_, f32>,
@@ -128,6 +131,9 @@ fn evaluate(
     let mut row_of = vec![0.0f32; width];
     for (i, (row, _)) in uses.iter().enumerate() {
         norm::gated(isa, &gate[i * width..][..width], &up[i * width..][..width], &mut row_of);
+        if spread {
+            exact::spread::spread(isa, &mut row_of);
+        }
         if inner.write_row(isa, i, &row_of).is_err() {
             inner.rows_mut().clear(i);
             failures.set(segment_of[*row]);

@@ -114,3 +114,23 @@ impl Draft {
         Bundle { receipt: receipt::sign(key, &self.claims), opening: self.opening }
     }
 }
+
+#[cfg(test)]
+impl Draft {
+    /// A draft of an answer of one token.
+    pub(crate) fn example(seed: u64) -> Draft {
+        let sampling = exact::sample::Sampling { seed, ..exact::sample::Sampling::GREEDY };
+        let request = Request {
+            prompt: vec![1, 2, 3],
+            adapter: None,
+            sampling,
+            tokens_max: 1,
+            stop_tokens: vec![],
+            stop_strings: vec![],
+        };
+        let base =
+            Base { activations: Activations::A8, digest: [1; 32], files: None, tokenizer: [2; 32], template: None };
+        let completion = Completion { tokens: vec![4], finish: Finish::Length, leaves: vec![[5; 32]; 3] };
+        Draft::new(&base, Question { request, seed_from_client: true, chat: false }, completion).unwrap()
+    }
+}

@@ -229,3 +229,69 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use receipt::Bundle;
+    use std::path::Path;
+
+    fn start(path: &Path) -> Recorder {
+        Recorder::start(Folder::open(path).unwrap()).unwrap()
+    }
+
+    /// Records so many answers at once; gives their tickets.
+    async fn record(recorder: &Arc<Recorder>, count: u64) -> Vec<Ticket> {
+        let tasks: Vec<_> = (0..count)
+            .map(|seed| {
+                let recorder = recorder.clone();
+                tokio::spawn(async move { recorder.record(Draft::example(seed)).await.unwrap() })
+            })
+            .collect();
+        let mut tickets = vec![];
+        for task in tasks {
+            tickets.push(task.await.unwrap());
+        }
+        tickets
+    }
+
+    #[tokio::test]
+    async fn answers_at_once_share_a_synchronisation_and_make_one_chain() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tickets = vec![];
+        for _ in 0..2 {
+            let recorder = Arc::new(start(folder.path()));
+            tickets.extend(record(&recorder, 1000).await);
+        }
+        let recorder = start(folder.path());
+        let mut chain = vec![None; tickets.len()];
+        for (i, ticket) in tickets.iter().enumerate() {
+            let bundle = Bundle::from_bytes(&recorder.bundle(&ticket.name).unwrap().unwrap()).unwrap();
+            let receipt = bundle.check().unwrap();
+            assert_eq!(receipt.claims.seed, i as u64 % 1000, "each answer gets its own receipt");
+            assert!(recorder.opens(&ticket.key.unwrap(), &receipt.hash));
+            assert!(!recorder.opens(&tickets[(i + 1) % 2000].key.unwrap(), &receipt.hash));
+            chain[receipt.claims.number as usize] = Some((receipt.hash, receipt.claims.previous));
+        }
+        let mut before = None;
+        for (hash, previous) in chain.into_iter().map(Option::unwrap) {
+            assert_eq!(previous, before);
+            before = Some(hash);
+        }
+        let log = std::fs::read(folder.path().join("receipts.log")).unwrap();
+        let groups = log.windows(4).filter(|four| four == b"LKRG").count();
+        assert!(groups < 500, "{groups} synchronisations for 2000 receipts");
+    }
+
+    #[test]
+    fn an_id_is_read_as_it_was_written_and_nothing_else_is() {
+        for key in [None, Some([0xab; 16])] {
+            let ticket = Ticket { name: [0x1f; 16], key };
+            assert_eq!(Ticket::parse(&ticket.id()), Some(ticket));
+        }
+        let name = "1f".repeat(16);
+        for id in [&name, "rcpt-", "rcpt-1f", &format!("rcpt-{name}-"), &format!("rcpt-{}", name.to_uppercase())] {
+            assert_eq!(Ticket::parse(id), None, "{id}");
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Many clients at once get what each would get alone.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use receipt::Bundle;

@@ -1,5 +1,7 @@
 //! What every endpoint answers when all is well.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use serde_json::{Value, json};

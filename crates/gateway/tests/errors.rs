@@ -1,5 +1,7 @@
 //! What is refused, how, and that the server goes on.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use gateway::Limits;
@@ -226,14 +228,12 @@ fn clients_that_vanish_leave_nothing_behind() {
 
 #[test]
 fn an_adapter_that_leaves_the_range_of_numbers_is_told_as_the_servers_error() {
-    let (folder, damaged) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let folder = tempfile::tempdir().unwrap();
     let sql = support::folder().join("adapters/sql");
-    let read = std::fs::read_to_string(sql.join("adapter_config.json")).unwrap();
-    let mut config: Value = serde_json::from_str(&read).unwrap();
-    config["lora_alpha"] = json!(1e30);
-    std::fs::write(damaged.path().join("adapter_config.json"), config.to_string()).unwrap();
-    std::fs::copy(sql.join("adapter_model.safetensors"), damaged.path().join("adapter_model.safetensors")).unwrap();
-    let adapter = model::Adapter::load(damaged.path(), &support::demo().model, exact::Isa::best()).unwrap();
+    let mut adapter = model::Adapter::load(&sql, &support::demo().model, exact::Isa::best()).unwrap();
+    for low_rank in adapter.sites.iter_mut().flatten() {
+        low_rank.gain = 1e38;
+    }
     let adapters = [("damaged".to_owned(), std::sync::Arc::new(adapter))].into();
     let served = Served::serving(engine(|_| {}), folder.path(), Limits::default(), adapters);
     let request = ask("damaged", "Count the orders.");

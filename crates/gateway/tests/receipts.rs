@@ -1,5 +1,7 @@
 //! Receipts: true, durable, in one chain, and opened only for whom they are for.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use engine::Engine;

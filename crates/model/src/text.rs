@@ -6,6 +6,7 @@ use crate::keys::{Keys, read_json_if_there};
 use crate::merkle::Hash;
 use crate::{Decoder, ModelError};
 use serde_json::Value;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use tokenizers::{DecoderWrapper, Tokenizer};
 
@@ -37,10 +38,14 @@ impl Text {
             return Err(ModelError::text(&path, what));
         }
         let bytes = std::fs::read(&path).map_err(ModelError::read(&path))?;
+        let read = || {
+            let mut tokenizer = Tokenizer::from_bytes(&bytes)?;
+            tokenizer.with_truncation(None)?;
+            tokenizer.with_padding(None);
+            Ok(tokenizer)
+        };
         let wrong = |error| ModelError::text(&path, format!("the tokenizer cannot be read: {error}"));
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(wrong)?;
-        tokenizer.with_truncation(None).map_err(wrong)?;
-        tokenizer.with_padding(None);
+        let tokenizer = guarded(read).map_err(wrong)?;
         let config_path = folder.join("tokenizer_config.json");
         let config = read_json_if_there(&config_path)?.unwrap_or_else(|| Value::Object(Default::default()));
         let config = Keys::new(&config_path, &config)?;
@@ -72,8 +77,8 @@ impl Text {
     /// # Errors
     /// The tokenizer cannot encode it.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, ModelError> {
-        let encoding = self.tokenizer.encode_fast(text, add_special_tokens).map_err(|error| self.error(error))?;
-        Ok(encoding.get_ids().to_vec())
+        let encode = || Ok(self.tokenizer.encode_fast(text, add_special_tokens)?.get_ids().to_vec());
+        guarded(encode).map_err(|error| self.error(error))
     }
 
     /// A conversation as the text the model was trained on; it ends where the assistant's answer starts.
@@ -101,7 +106,7 @@ impl Text {
     /// # Errors
     /// The tokenizer cannot decode them.
     pub fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String, ModelError> {
-        self.tokenizer.decode(tokens, skip_special).map_err(|error| self.error(error))
+        guarded(|| self.tokenizer.decode(tokens, skip_special)).map_err(|error| self.error(error))
     }
 
     /// A decoder for tokens that arrive one by one.
@@ -153,6 +158,14 @@ impl Text {
 
     fn error(&self, error: impl ToString) -> ModelError {
         ModelError::text(&self.path, error.to_string())
+    }
+}
+
+/// Runs code of the tokenizer, which panics on some damaged files.
+fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("it makes the tokenizer's own code fail; is the file damaged?".to_owned()),
     }
 }
 
