@@ -95,7 +95,6 @@ impl<'a> Views<'a> {
         self.all(register).part(row, 0, self.width(register))
     }
 
-    #[expect(clippy::mut_from_ref, reason = "disjointness is the contract of Shared")]
     pub(crate) fn row_mut(&self, register: Register, row: usize) -> &'a mut [f32] {
         self.all(register).part_mut(row, 0, self.width(register))
     }

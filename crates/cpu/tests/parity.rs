@@ -47,8 +47,7 @@ fn words<T>(bytes: &[u8], from: impl Fn([u8; 4]) -> T) -> Vec<T> {
 }
 
 fn logits(model: &Arc<Model>, adapter: Option<&Adapter>, ids: &[u32]) -> Vec<f32> {
-    let mut executor =
-        Executor::new(model.clone(), Config { threads: 2, isa: Isa::best(), trace: false }).unwrap();
+    let mut executor = Executor::new(model.clone(), Config { threads: 2, isa: Isa::best(), trace: false }).unwrap();
     let mut pages = Pages::new(&model.shape, ids.len().div_ceil(64));
     let table: Vec<u32> = (0..pages.count() as u32).collect();
     let segment = Segment { tokens: ids, start: 0, pages: &table, adapter, wanted: Wanted::All };

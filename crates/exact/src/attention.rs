@@ -144,7 +144,7 @@ pub fn attend<'a>(
 ) -> Result<(), usize> {
     let (count, d) = (rows.len(), layout.head_dim);
     assert!(queries.activations() == Activations::A16 && queries.inputs() == d && d <= HEAD_DIM_MAX);
-    assert!((1..=ROWS).contains(&count) && rows.start % TILE_ROWS == 0 && out.len() == count * d);
+    assert!((1..=ROWS).contains(&count) && rows.start.is_multiple_of(TILE_ROWS) && out.len() == count * d);
     let constant = score_constant(d);
     ws.block_out.resize(ROWS * d, 0.0);
     ws.span_out.resize(ROWS * d, 0.0);

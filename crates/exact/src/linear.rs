@@ -28,7 +28,6 @@ impl<'a> RowsMut<'a> {
 
     /// The same, to write; no other thread touches them meanwhile.
     #[inline(always)]
-    #[expect(clippy::mut_from_ref, reason = "disjointness is the contract of Shared")]
     pub fn part_mut(&self, row: usize, column: usize, width: usize) -> &'a mut [f32] {
         self.values.part_mut(row * self.stride + column, width)
     }
@@ -83,7 +82,7 @@ pub fn linear(
         let mut row = rows.start;
         while row < rows.end {
             // Several tiles only from a tile's first row on.
-            let most = if row % TILE_ROWS == 0 { PANEL_ROWS } else { TILE_ROWS - row % TILE_ROWS };
+            let most = if row.is_multiple_of(TILE_ROWS) { PANEL_ROWS } else { TILE_ROWS - row % TILE_ROWS };
             let height = (rows.end - row).min(most);
             kernels::products(isa, left(x, row, height), right, &mut workspace.panel);
             finish(

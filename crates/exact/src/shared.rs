@@ -79,7 +79,6 @@ impl<'a, T: Copy> Shared<'a, T> {
 
     /// A part to write, which no other thread touches before the next barrier.
     #[inline(always)]
-    #[expect(clippy::mut_from_ref, reason = "disjointness is the contract of the type")]
     pub fn part_mut(&self, at: usize, len: usize) -> &'a mut [T] {
         assert!(at <= self.len && len <= self.len - at);
         // SAFETY: within bounds; disjoint by the contract.

@@ -151,7 +151,7 @@ impl LogitsFile {
         let bytes = tokens * vocabulary * 4;
         let tensor = serde_json::json!({"dtype": "F32", "shape": [tokens, vocabulary], "data_offsets": [0, bytes]});
         let mut header = serde_json::json!({"logits": tensor}).to_string();
-        while header.len() % 8 != 0 {
+        while !header.len().is_multiple_of(8) {
             header.push(' ');
         }
         let partial = path.with_extension("partial");

@@ -64,8 +64,7 @@ fn every_adapter_answers_as_in_float32() {
         let (model, text) = load(activations);
         let config = engine::Config::for_memory(&model.shape, 256 << 20, 2, Isa::best());
         let engine = Engine::start(model.clone(), text.clone(), config).unwrap();
-        let mut executor =
-            Executor::new(model.clone(), Config { threads: 2, isa: Isa::best(), trace: false }).unwrap();
+        let mut executor = Executor::new(model.clone(), Config { threads: 2, isa: Isa::best(), trace: false }).unwrap();
         for name in ["triage", "extract", "sql", "reply", "spanish"] {
             let adapter = Adapter::load(&demo().join("adapters").join(name), &model, Isa::best()).unwrap();
             let adapter = Arc::new(adapter);

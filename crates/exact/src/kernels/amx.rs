@@ -29,6 +29,22 @@ fn request_tiles() -> bool {
     false
 }
 
+/// Prefetches of the sixteen lines of a tile, `$ahead` bytes past a register.
+macro_rules! prefetch_tile {
+    ($hint:literal, $register:literal, $ahead:literal) => {
+        concat!(
+            ".irp line,0,64,128,192,256,320,384,448,512,576,640,704,768,832,896,960\n",
+            $hint,
+            " [{",
+            $register,
+            "} + ",
+            $ahead,
+            " + \\line]\n",
+            ".endr"
+        )
+    };
+}
+
 #[repr(C, align(64))]
 struct TileConfig([u8; 64]);
 
@@ -50,7 +66,7 @@ pub(super) fn suits(left: Left<'_>, right: Right<'_>) -> bool {
     let chunks = right.groups / 16;
     let tiles = left.rows.div_ceil(TILE_ROWS);
     let readable = (tiles - 1) * left.tile_stride + (left.planes - 1) * left.plane_stride + chunks * CHUNK_STRIDE;
-    right.groups % 16 == 0 && left.rows * left.planes >= 6 && readable <= left.bytes.len()
+    right.groups.is_multiple_of(16) && left.rows * left.planes >= 6 && readable <= left.bytes.len()
 }
 
 /// # Safety
@@ -117,11 +133,15 @@ unsafe fn pair(
             "2:",
             "tileloadd tmm4, [{a} + {row}]",
             "tileloadd tmm6, [{first} + {row}]",
-            "tileloadd tmm7, [{second} + {row}]",
+            prefetch_tile!("prefetcht0", "a", "2048"),
             "tdpbusd tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{b} + {row}]",
+            "tileloadd tmm7, [{second} + {row}]",
+            prefetch_tile!("prefetcht0", "first", "2048"),
             "tdpbusd tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{b} + {row}]",
+            prefetch_tile!("prefetcht0", "b", "2048"),
             "tdpbusd tmm2, tmm5, tmm6",
+            prefetch_tile!("prefetcht0", "second", "2048"),
             "tdpbusd tmm3, tmm5, tmm7",
             "add {a}, 1024", "add {b}, 1024", "add {first}, 1024", "add {second}, 1024",
             "dec {chunks}",
@@ -162,7 +182,9 @@ unsafe fn single(a: *const u8, first: *const i8, second: Option<*const i8>, chun
                 "2:",
                 "tileloadd tmm4, [{a} + {row}]",
                 "tileloadd tmm6, [{first} + {row}]",
+                prefetch_tile!("prefetcht0", "first", "8192"),
                 "tileloadd tmm7, [{second} + {row}]",
+                prefetch_tile!("prefetcht0", "second", "8192"),
                 "tdpbusd tmm0, tmm4, tmm6",
                 "tdpbusd tmm1, tmm4, tmm7",
                 "add {a}, 1024", "add {first}, 1024", "add {second}, 1024",

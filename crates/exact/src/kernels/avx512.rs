@@ -9,6 +9,9 @@ use std::arch::x86_64::*;
 /// Distance between the planes of a panel, in integers.
 const PLANE: usize = PANEL_ROWS * PANEL_COLUMNS;
 
+/// How far ahead weights are asked for, in bytes.
+const PREFETCH: usize = 4096;
+
 /// # Safety
 /// The bounds that `kernels::products` checks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -88,18 +91,24 @@ unsafe fn tile<const P: usize, const R: usize, const B: usize, const U: usize>(
 ) {
     let stride = groups * 64;
     let mut sums = [[[[_mm512_setzero_si512(); U]; B]; R]; P];
-    // SAFETY (all loads): at most `groups` groups are read, for which the dispatcher checked both buffers.
-    let step = |digits: *const u8, weights: *const i8, sums: &mut [[[[__m512i; U]; B]; R]; P], u: usize| unsafe {
-        let mut w = [_mm512_setzero_si512(); B];
-        for b in 0..B {
-            w[b] = _mm512_loadu_si512(weights.add(b * stride).cast());
-        }
-        for p in 0..P {
-            for r in 0..R {
-                let four = digits.add(p * plane_stride + r * CHUNK).cast::<i32>().read_unaligned();
-                let x = _mm512_set1_epi32(four);
-                for b in 0..B {
-                    sums[p][r][b][u] = _mm512_dpbusd_epi32(sums[p][r][b][u], x, w[b]);
+    let step = |digits: *const u8, weights: *const i8, sums: &mut [[[[__m512i; U]; B]; R]; P], u: usize| {
+        // SAFETY: at most `groups` groups are read, for which the dispatcher checked both buffers.
+        unsafe {
+            let mut w = [_mm512_setzero_si512(); B];
+            for b in 0..B {
+                w[b] = _mm512_loadu_si512(weights.add(b * stride).cast());
+                if P * R <= 4 {
+                    // Few rows: the weights come from memory, and the hardware alone does not ask early enough.
+                    _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(b * stride + PREFETCH).cast());
+                }
+            }
+            for p in 0..P {
+                for r in 0..R {
+                    let four = digits.add(p * plane_stride + r * CHUNK).cast::<i32>().read_unaligned();
+                    let x = _mm512_set1_epi32(four);
+                    for b in 0..B {
+                        sums[p][r][b][u] = _mm512_dpbusd_epi32(sums[p][r][b][u], x, w[b]);
+                    }
                 }
             }
         }
@@ -108,20 +117,15 @@ unsafe fn tile<const P: usize, const R: usize, const B: usize, const U: usize>(
         let mut group = 0;
         while group < 16 {
             for u in 0..U {
-                // SAFETY: see above.
-                unsafe { step(digits.add(4 * (group + u)), weights.add(64 * (group + u)), &mut sums, u) };
+                step(digits.wrapping_add(4 * (group + u)), weights.wrapping_add(64 * (group + u)), &mut sums, u);
             }
             group += U;
         }
-        // SAFETY: one past the chunk just read, at most one past the end.
-        unsafe {
-            digits = digits.wrapping_add(CHUNK_STRIDE);
-            weights = weights.add(CHUNK_STRIDE);
-        }
+        digits = digits.wrapping_add(CHUNK_STRIDE);
+        weights = weights.wrapping_add(CHUNK_STRIDE);
     }
     for group in 0..groups % 16 {
-        // SAFETY: see above.
-        unsafe { step(digits.add(4 * group), weights.add(64 * group), &mut sums, 0) };
+        step(digits.wrapping_add(4 * group), weights.wrapping_add(64 * group), &mut sums, 0);
     }
     for p in 0..P {
         for r in 0..R {

@@ -142,7 +142,7 @@ pub(crate) fn products(isa: Isa, left: Left<'_>, right: Right<'_>, panel: &mut P
 /// [`CHUNK_STRIDE`] apart; `rows` are `sums.len()` rows of `stride` bytes, a multiple of 64.
 #[inline]
 pub(crate) fn row_products(isa: Isa, left: &[u8], rows: &[i8], stride: usize, sums: &mut [i32]) {
-    assert!(stride % CHUNK == 0 && sums.len() * stride <= rows.len());
+    assert!(stride.is_multiple_of(CHUNK) && sums.len() * stride <= rows.len());
     assert!(stride == 0 || (stride / CHUNK - 1) * CHUNK_STRIDE + CHUNK <= left.len());
     match isa.level() {
         Level::Scalar => scalar::row_products(left, rows, stride, sums),
