@@ -80,7 +80,9 @@ pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Pane
     // SAFETY: blocks and tiles lie within their buffers; the panel holds 32 rows and 64 columns of each plane.
     unsafe {
         let x = left.bytes.as_ptr();
-        for block in (0..right.blocks).step_by(2) {
+        // One tile of rows reads weights faster than it multiplies: four blocks at a time keep more reads under way.
+        let four = left.planes == 1 && tiles == 1 && right.blocks == 4;
+        for block in (0..right.blocks).step_by(if four { 4 } else { 2 }) {
             let weights = right.packed.as_ptr().add(block * stride);
             let second = (block + 1 < right.blocks).then(|| weights.add(stride));
             let mut out =
@@ -95,6 +97,8 @@ pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Pane
                     let a = x.add(plane(tile, 0));
                     if tile + 1 < tiles {
                         pair(a, x.add(plane(tile + 1, 0)), weights, second, chunks, out(0, tile), out(0, tile + 1));
+                    } else if four {
+                        single_four(a, weights, stride, chunks, out(0, tile));
                     } else {
                         single(a, weights, second, chunks, out(0, tile));
                     }
@@ -161,6 +165,55 @@ unsafe fn pair(
             chunks = inout(reg) chunks => _,
             out_a = in(reg) out_a,
             out_b = in(reg) out_b,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// One left tile times four blocks, `stride` bytes apart.
+///
+/// # Safety
+/// As for `pair`.
+unsafe fn single_four(a: *const u8, first: *const i8, stride: usize, chunks: usize, out: *mut i32) {
+    // SAFETY: reads and writes only what the caller vouches for; the tiles are released before the end.
+    unsafe {
+        asm!(
+            "ldtilecfg [{config}]",
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "2:",
+            "tileloadd tmm4, [{a} + {row}]",
+            "tileloadd tmm5, [{first} + {row}]",
+            prefetch_tile!("prefetcht0", "first", "4096"),
+            "tileloadd tmm6, [{second} + {row}]",
+            prefetch_tile!("prefetcht0", "second", "4096"),
+            "tdpbusd tmm0, tmm4, tmm5",
+            "tileloadd tmm7, [{third} + {row}]",
+            prefetch_tile!("prefetcht0", "third", "4096"),
+            "tdpbusd tmm1, tmm4, tmm6",
+            "tileloadd tmm5, [{fourth} + {row}]",
+            prefetch_tile!("prefetcht0", "fourth", "4096"),
+            "tdpbusd tmm2, tmm4, tmm7",
+            "tdpbusd tmm3, tmm4, tmm5",
+            "add {a}, 1024", "add {first}, 1024", "add {second}, 1024", "add {third}, 1024", "add {fourth}, 1024",
+            "dec {chunks}",
+            "jnz 2b",
+            "tilestored [{out} + {panel}], tmm0",
+            "tilestored [{out} + {panel} + 64], tmm1",
+            "tilestored [{out} + {panel} + 128], tmm2",
+            "tilestored [{out} + {panel} + 192], tmm3",
+            "tilerelease",
+            config = in(reg) CONFIG.0.as_ptr(),
+            row = in(reg) 64usize,
+            panel = in(reg) PANEL_COLUMNS * 4,
+            a = inout(reg) a => _,
+            first = inout(reg) first => _,
+            second = inout(reg) first.add(stride) => _,
+            third = inout(reg) first.add(2 * stride) => _,
+            fourth = inout(reg) first.add(3 * stride) => _,
+            chunks = inout(reg) chunks => _,
+            out = in(reg) out,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),

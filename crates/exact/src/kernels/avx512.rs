@@ -27,12 +27,12 @@ pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Pane
                 let out = panel.0[0][first + from..].as_mut_ptr().cast::<i32>();
                 if left.planes == 1 {
                     match to - from {
-                        1 => blocks::<1, 1, 1, 8>(digits, 0, right, out),
-                        2 => blocks::<1, 2, 1, 4>(digits, 0, right, out),
-                        3 => blocks::<1, 3, 2, 2>(digits, 0, right, out),
-                        4 => blocks::<1, 4, 2, 2>(digits, 0, right, out),
-                        5 => blocks::<1, 5, 2, 2>(digits, 0, right, out),
-                        6 => blocks::<1, 6, 2, 1>(digits, 0, right, out),
+                        1 => blocks::<1, 1, 4, 2>(digits, 0, right, out),
+                        2 => blocks::<1, 2, 4, 2>(digits, 0, right, out),
+                        3 => blocks::<1, 3, 4, 1>(digits, 0, right, out),
+                        4 => blocks::<1, 4, 4, 1>(digits, 0, right, out),
+                        5 => blocks::<1, 5, 4, 1>(digits, 0, right, out),
+                        6 => blocks::<1, 6, 4, 1>(digits, 0, right, out),
                         7 => blocks::<1, 7, 2, 1>(digits, 0, right, out),
                         8 => blocks::<1, 8, 2, 1>(digits, 0, right, out),
                         9 => blocks::<1, 9, 2, 1>(digits, 0, right, out),
@@ -42,9 +42,9 @@ pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Pane
                     }
                 } else {
                     match to - from {
-                        1 => blocks::<2, 1, 1, 4>(digits, left.plane_stride, right, out),
-                        2 => blocks::<2, 2, 2, 2>(digits, left.plane_stride, right, out),
-                        3 => blocks::<2, 3, 2, 1>(digits, left.plane_stride, right, out),
+                        1 => blocks::<2, 1, 4, 2>(digits, left.plane_stride, right, out),
+                        2 => blocks::<2, 2, 4, 1>(digits, left.plane_stride, right, out),
+                        3 => blocks::<2, 3, 4, 1>(digits, left.plane_stride, right, out),
                         4 => blocks::<2, 4, 2, 1>(digits, left.plane_stride, right, out),
                         5 => blocks::<2, 5, 2, 1>(digits, left.plane_stride, right, out),
                         _ => blocks::<2, 6, 2, 1>(digits, left.plane_stride, right, out),
