@@ -1,6 +1,8 @@
 //! However the work is divided, the bits are the same: instruction sets, threads, batches, chunks of the prompt, page
 //! layouts, company of other adapters.
 
+#![expect(clippy::unwrap_used, reason = "what a test builds must succeed")]
+
 use cpu::{Config, Executor, Hash, Pages, Segment, Wanted};
 use exact::generator::philox;
 use exact::{Activations, Isa};

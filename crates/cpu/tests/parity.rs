@@ -1,6 +1,8 @@
 //! How far rounding to 8 bits takes us from float32: logits of checkpoints as they come from transformers and peft,
 //! compared with what those compute. The relative L2 distance of each sequence's logits is the measure.
 
+#![expect(clippy::unwrap_used, reason = "what a test builds must succeed")]
+
 use cpu::{Config, Executor, Pages, Segment, Wanted};
 use exact::{Activations, Isa};
 use model::{Adapter, Dtype, LoadOptions, Model};

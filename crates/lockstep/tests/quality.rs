@@ -1,5 +1,7 @@
 //! What rounding to 8 bits costs the demo, against float32 (models/demo/expected.json).
 
+#![expect(clippy::unwrap_used, reason = "what a test builds must succeed")]
+
 use cpu::{Config, Executor, Pages, Segment, Wanted};
 use engine::{Engine, Event, Request};
 use exact::sample::Sampling;
