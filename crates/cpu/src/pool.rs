@@ -17,7 +17,7 @@ const SPINS: usize = 20_000;
 type Section = &'static (dyn Fn(usize) + Sync);
 
 struct State {
-    /// Counts sections; odd never means anything, only change does.
+    /// Counts sections; a change starts one.
     epoch: AtomicUsize,
     section: UnsafeCell<Option<Section>>,
     /// Workers still inside the current section.
