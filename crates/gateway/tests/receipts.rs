@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use support::{BASE, Served, ask, content, demo, engine, with};
@@ -194,10 +194,12 @@ fn start_child(folder: &Path, file_kib_max: &str) -> (Child, String) {
     let script = r#"trap '' XFSZ; ulimit -f "$0"; exec "$1" --exact serve_until_killed --ignored --nocapture"#;
     let mut command = Command::new("bash");
     command.args(["-c", script, file_kib_max]).arg(std::env::current_exe().unwrap());
-    let child = command.env(CHILD_FOLDER, folder).spawn().unwrap();
+    // The limit would also hold for a file that this test's own output goes to.
+    let mut child = command.env(CHILD_FOLDER, folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
     while !address.exists() {
         assert!(start.elapsed() < Duration::from_secs(60), "the child does not serve");
+        assert!(child.try_wait().unwrap().is_none(), "the child ended before it served");
         std::thread::sleep(Duration::from_millis(10));
     }
     (child, std::fs::read_to_string(address).unwrap())
