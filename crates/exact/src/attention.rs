@@ -4,7 +4,7 @@
 //! [`Matrix`](crate::matrix::Matrix) whose outputs are positions, values as one whose inputs are positions.
 
 use crate::elementary::{exp2, round_small};
-use crate::kernels::{self, Left, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
+use crate::kernels::{self, Left, Multiplier, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
 use crate::linear::left;
 use crate::quantise::{CHUNK_STRIDE, NotFinite, Quantised, TILE_ROWS, level, magnitude_bits, scale_of};
 use crate::shared::Shared;
@@ -154,11 +154,17 @@ pub fn attend<'a>(
     let first = earliest(position(0)) / POSITIONS;
     let last = position(count - 1) / POSITIONS;
     let q = left(queries, rows.start, count);
+    let multiplier = Multiplier::new(isa);
     for b in first..=last {
         let bytes = block(b);
         let (keys, values) = (&bytes[..layout.values], &bytes[layout.values..layout.scales]);
-        let right = Right { packed: bytemuck::cast_slice(keys), blocks: POSITIONS / 16, groups: d.div_ceil(4) };
-        kernels::products(isa, q, right, &mut ws.panel);
+        let right = Right {
+            packed: bytemuck::cast_slice(keys),
+            blocks: POSITIONS / 16,
+            groups: d.div_ceil(4),
+            soon: Some(&[]),
+        };
+        multiplier.products(q, right, &mut ws.panel);
         let (s_k, s_v): (&[f32], &[f32]) = (layout.words(bytes, 0), layout.words(bytes, 1));
         let offsets: &[i32] = layout.words(bytes, 2);
         for i in 0..count {
@@ -182,8 +188,12 @@ pub fn attend<'a>(
         }
         for (n, part) in (0..d.div_ceil(16)).step_by(PANEL_COLUMNS / 16).enumerate() {
             let blocks = (d.div_ceil(16) - part).min(PANEL_COLUMNS / 16);
-            let right =
-                Right { packed: &bytemuck::cast_slice(values)[part * 16 * POSITIONS..], blocks, groups: POSITIONS / 4 };
+            let right = Right {
+                packed: &bytemuck::cast_slice(values)[part * 16 * POSITIONS..],
+                blocks,
+                groups: POSITIONS / 4,
+                soon: Some(&[]),
+            };
             let w = Left {
                 bytes: ws.weights.as_flattened().as_flattened(),
                 rows: count,
@@ -191,7 +201,7 @@ pub fn attend<'a>(
                 plane_stride: CHUNK_STRIDE,
                 tile_stride: 2 * CHUNK_STRIDE,
             };
-            kernels::products(isa, w, right, &mut ws.panel);
+            multiplier.products(w, right, &mut ws.panel);
             let column = n * PANEL_COLUMNS;
             let width = (d - column).min(PANEL_COLUMNS);
             for i in 0..count {

@@ -1,6 +1,6 @@
 //! Linear maps on quantised rows (specification, sections 2 and 3).
 
-use crate::kernels::{self, Left, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
+use crate::kernels::{self, Left, Multiplier, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
 use crate::matrix::{BLOCK, Matrix, RowMatrix};
 use crate::quantise::{Quantised, TILE_ROWS};
 use crate::shared::Shared;
@@ -44,6 +44,12 @@ pub enum Epilogue<'a> {
     AddScaled(f32),
 }
 
+/// Bytes of rows that pass over all blocks before the next rows do: a part of the second-level cache, whose rest is for
+/// the weights.
+const CACHED_BYTES: usize = 384 << 10;
+/// The weights of the next blocks are fetched during so many panels of rows.
+const SOON_CALLS: usize = 8;
+
 /// Reusable memory of one thread's products.
 pub struct Workspace {
     pub(crate) panel: Box<Panel>,
@@ -70,39 +76,66 @@ pub fn linear(
     workspace: &mut Workspace,
 ) {
     assert!(x.inputs() == weights.inputs() && rows.end <= x.rows() && blocks.end <= weights.blocks());
-    let stride = weights.block_stride();
-    let packed: &[i8] = bytemuck::cast_slice(weights.packed());
-    let per_panel = PANEL_COLUMNS / BLOCK;
-    let mut block = blocks.start;
-    while block < blocks.end {
-        let count = (blocks.end - block).min(per_panel);
-        let right = Right { packed: &packed[block * stride..], blocks: count, groups: weights.inputs().div_ceil(4) };
-        let column = block * BLOCK;
-        let width = (weights.outputs() - column).min(count * BLOCK);
+    let product = Product { isa, x, weights, epilogue, out, multiplier: Multiplier::new(isa) };
+    let cached = (CACHED_BYTES / (x.tile_stride() / TILE_ROWS).max(1) / PANEL_ROWS).max(2) * PANEL_ROWS;
+    let mut first = rows.start;
+    while first < rows.end {
+        let last = (first + cached - first % TILE_ROWS).min(rows.end);
+        for block in blocks.clone().step_by(PANEL_COLUMNS / BLOCK) {
+            let these = block..(block + PANEL_COLUMNS / BLOCK).min(blocks.end);
+            let next = these.end..(these.end + these.len()).min(blocks.end);
+            product.columns(first..last, these, next, out_row + first - rows.start, &mut workspace.panel);
+        }
+        first = last;
+    }
+}
+
+/// A linear map of quantised rows.
+struct Product<'a> {
+    isa: Isa,
+    x: &'a Quantised,
+    weights: &'a Matrix,
+    epilogue: Epilogue<'a>,
+    out: RowsMut<'a>,
+    multiplier: Multiplier,
+}
+
+impl Product<'_> {
+    /// The rows `rows` times a panel's width of blocks; the blocks `next` are fetched meanwhile.
+    fn columns(&self, rows: Range<usize>, blocks: Range<usize>, next: Range<usize>, out_row: usize, panel: &mut Panel) {
+        let stride = self.weights.block_stride();
+        let packed: &[i8] = bytemuck::cast_slice(self.weights.packed());
+        let groups = self.weights.inputs().div_ceil(4);
+        let mut next = &packed[next.start * stride..next.end * stride];
+        let soon_bytes = blocks.len() * stride / SOON_CALLS;
+        let column = blocks.start * BLOCK;
+        let columns = column..self.weights.outputs().min(blocks.end * BLOCK);
         let mut row = rows.start;
         while row < rows.end {
             // Several tiles only from a tile's first row on.
             let most = if row.is_multiple_of(TILE_ROWS) { PANEL_ROWS } else { TILE_ROWS - row % TILE_ROWS };
             let height = (rows.end - row).min(most);
-            kernels::products(isa, left(x, row, height), right, &mut workspace.panel);
+            let soon = next.split_off(..next.len().min(soon_bytes)).unwrap_or_default();
+            let soon = (rows.len() > PANEL_ROWS).then_some(soon);
+            let right = Right { packed: &packed[blocks.start * stride..], blocks: blocks.len(), groups, soon };
+            self.multiplier.products(left(self.x, row, height), right, panel);
             finish(
-                isa,
-                &workspace.panel,
-                x.activations().planes(),
-                &x.scales()[row..row + height],
-                &weights.scales_padded()[column..column + width],
-                &weights.offsets()[column..column + width],
-                match epilogue {
-                    Epilogue::Bias(bias) => Epilogue::Bias(&bias[column..column + width]),
+                self.isa,
+                panel,
+                self.x.activations().planes(),
+                &self.x.scales()[row..row + height],
+                &self.weights.scales_padded()[columns.clone()],
+                &self.weights.offsets()[columns.clone()],
+                match self.epilogue {
+                    Epilogue::Bias(bias) => Epilogue::Bias(&bias[columns.clone()]),
                     other => other,
                 },
-                out,
+                self.out,
                 out_row + row - rows.start,
                 column,
             );
             row += height;
         }
-        block += count;
     }
 }
 

@@ -1,8 +1,8 @@
 //! Products with AMX: tiles of 16 rows × 64 bytes, 16,384 byte products an instruction. `tdpbusd` takes unsigned inputs
 //! (128 added) and signed weights into 32-bit sums that wrap, so any order is exact.
 //!
-//! The tile instructions have no stable intrinsics, hence the assembly; each block configures, uses and releases the
-//! tiles by itself, so the compiler never sees them live.
+//! The tile instructions have no stable intrinsics, hence the assembly. The compiler knows nothing of tiles and never
+//! touches them, so a configuration holds from [`configure`] to [`release`] on one thread.
 #![expect(unsafe_code, reason = "kernel: assembly whose bounds the dispatcher checked")]
 
 use super::{Left, PANEL_COLUMNS, Panel, Right};
@@ -45,6 +45,50 @@ macro_rules! prefetch_tile {
     };
 }
 
+/// Bytes fetched from memory during one round of [`pair_loop`].
+const SOON_BYTES: usize = 256;
+
+/// Two left tiles times two blocks, with instructions that fetch between.
+macro_rules! pair_loop {
+    ([$($early:expr),*], [$($late:expr),*], ($a:ident, $b:ident, $first:ident, $second:ident, $chunks:ident,
+        $out_a:ident, $out_b:ident), $($operands:tt)*) => {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "2:",
+            "tileloadd tmm4, [{a} + {row}]",
+            "tileloadd tmm6, [{first} + {row}]",
+            $($early,)*
+            "tdpbusd tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{second} + {row}]",
+            "tdpbusd tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{b} + {row}]",
+            $($late,)*
+            "tdpbusd tmm2, tmm5, tmm6",
+            "tdpbusd tmm3, tmm5, tmm7",
+            "add {a}, 1024", "add {b}, 1024", "add {first}, 1024", "add {second}, 1024",
+            "dec {chunks}",
+            "jnz 2b",
+            "tilestored [{out_a} + {panel}], tmm0",
+            "tilestored [{out_a} + {panel} + 64], tmm1",
+            "tilestored [{out_b} + {panel}], tmm2",
+            "tilestored [{out_b} + {panel} + 64], tmm3",
+            row = in(reg) 64usize,
+            panel = in(reg) PANEL_COLUMNS * 4,
+            a = inout(reg) $a => _,
+            b = inout(reg) $b => _,
+            first = inout(reg) $first => _,
+            second = inout(reg) $second => _,
+            chunks = inout(reg) $chunks => _,
+            out_a = in(reg) $out_a,
+            out_b = in(reg) $out_b,
+            $($operands)*
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
+}
+
 #[repr(C, align(64))]
 struct TileConfig([u8; 64]);
 
@@ -61,6 +105,24 @@ static CONFIG: TileConfig = {
     TileConfig(config)
 };
 
+/// Gives this thread the tiles.
+///
+/// # Safety
+/// The processor has tiles and this process may use them.
+pub(super) unsafe fn configure() {
+    // SAFETY: reads the configuration alone.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) CONFIG.0.as_ptr(), options(nostack, readonly)) }
+}
+
+/// Gives the tiles back, which makes switching threads cheap again.
+///
+/// # Safety
+/// As for [`configure`].
+pub(super) unsafe fn release() {
+    // SAFETY: touches no memory.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) }
+}
+
 /// Whether tiles serve this product: whole chunks of inputs, whole tiles readable, and rows enough to be worth it.
 pub(super) fn suits(left: Left<'_>, right: Right<'_>) -> bool {
     let chunks = right.groups / 16;
@@ -70,7 +132,7 @@ pub(super) fn suits(left: Left<'_>, right: Right<'_>) -> bool {
 }
 
 /// # Safety
-/// The bounds that `kernels::products` checks, and `suits`.
+/// The bounds that `Multiplier::products` checks, `suits`, and configured tiles; so for all below.
 pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Panel) {
     let chunks = right.groups / 16;
     let stride = right.groups * 64;
@@ -82,6 +144,7 @@ pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Pane
         let x = left.bytes.as_ptr();
         // One tile of rows reads weights faster than it multiplies: four blocks at a time keep more reads under way.
         let four = left.planes == 1 && tiles == 1 && right.blocks == 4;
+        let mut soon = right.soon;
         for block in (0..right.blocks).step_by(if four { 4 } else { 2 }) {
             let weights = right.packed.as_ptr().add(block * stride);
             let second = (block + 1 < right.blocks).then(|| weights.add(stride));
@@ -90,13 +153,14 @@ pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Pane
             if left.planes == 2 {
                 for tile in 0..tiles {
                     let (a, b) = (x.add(plane(tile, 0)), x.add(plane(tile, 1)));
-                    pair(a, b, weights, second, chunks, out(0, tile), out(1, tile));
+                    pair(a, b, weights, second, chunks, out(0, tile), out(1, tile), &mut soon);
                 }
             } else {
                 for tile in (0..tiles).step_by(2) {
                     let a = x.add(plane(tile, 0));
                     if tile + 1 < tiles {
-                        pair(a, x.add(plane(tile + 1, 0)), weights, second, chunks, out(0, tile), out(0, tile + 1));
+                        let b = x.add(plane(tile + 1, 0));
+                        pair(a, b, weights, second, chunks, out(0, tile), out(0, tile + 1), &mut soon);
                     } else if four {
                         single_four(a, weights, stride, chunks, out(0, tile));
                     } else {
@@ -108,10 +172,11 @@ pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Pane
     }
 }
 
-/// Two left tiles times one or two blocks.
+/// Two left tiles times one or two blocks, taking from `soon` what was fetched meanwhile.
 ///
 /// # Safety
 /// `chunks` tiles readable at each input, a panel tile writable at each output.
+#[expect(clippy::too_many_arguments, reason = "kernel signatures are flat")]
 unsafe fn pair(
     a: *const u8,
     b: *const u8,
@@ -120,6 +185,7 @@ unsafe fn pair(
     chunks: usize,
     out_a: *mut i32,
     out_b: *mut i32,
+    soon: &mut Option<&[i8]>,
 ) {
     let Some(second) = second else {
         // SAFETY: the caller's.
@@ -129,46 +195,29 @@ unsafe fn pair(
         }
         return;
     };
-    // SAFETY: reads and writes only what the caller vouches for; the tiles are released before the end.
+    // SAFETY: reads and writes only what the caller vouches for; prefetches touch nothing.
     unsafe {
-        asm!(
-            "ldtilecfg [{config}]",
-            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-            "2:",
-            "tileloadd tmm4, [{a} + {row}]",
-            "tileloadd tmm6, [{first} + {row}]",
-            prefetch_tile!("prefetcht0", "a", "2048"),
-            "tdpbusd tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{second} + {row}]",
-            prefetch_tile!("prefetcht0", "first", "2048"),
-            "tdpbusd tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{b} + {row}]",
-            prefetch_tile!("prefetcht0", "b", "2048"),
-            "tdpbusd tmm2, tmm5, tmm6",
-            prefetch_tile!("prefetcht0", "second", "2048"),
-            "tdpbusd tmm3, tmm5, tmm7",
-            "add {a}, 1024", "add {b}, 1024", "add {first}, 1024", "add {second}, 1024",
-            "dec {chunks}",
-            "jnz 2b",
-            "tilestored [{out_a} + {panel}], tmm0",
-            "tilestored [{out_a} + {panel} + 64], tmm1",
-            "tilestored [{out_b} + {panel}], tmm2",
-            "tilestored [{out_b} + {panel} + 64], tmm3",
-            "tilerelease",
-            config = in(reg) CONFIG.0.as_ptr(),
-            row = in(reg) 64usize,
-            panel = in(reg) PANEL_COLUMNS * 4,
-            a = inout(reg) a => _,
-            b = inout(reg) b => _,
-            first = inout(reg) first => _,
-            second = inout(reg) second => _,
-            chunks = inout(reg) chunks => _,
-            out_a = in(reg) out_a,
-            out_b = in(reg) out_b,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
+        match soon {
+            Some(soon) => {
+                let bytes = soon.len().min(chunks * SOON_BYTES);
+                let (fetched, rest) = soon.split_at(bytes);
+                // What does not fill the loop is fetched not at all, and the same lines again and again instead.
+                let step = if bytes == chunks * SOON_BYTES { SOON_BYTES } else { 0 };
+                let soon_at = if step == 0 { first } else { fetched.as_ptr() };
+                *soon = rest;
+                pair_loop!(
+                    ["prefetcht1 [{soon}]", "prefetcht1 [{soon} + 64]"],
+                    ["prefetcht1 [{soon} + 128]", "prefetcht1 [{soon} + 192]", "add {soon}, {step}"],
+                    (a, b, first, second, chunks, out_a, out_b),
+                    soon = inout(reg) soon_at => _, step = in(reg) step,
+                );
+            }
+            None => pair_loop!(
+                [prefetch_tile!("prefetcht0", "first", "4096")],
+                [prefetch_tile!("prefetcht0", "second", "4096")],
+                (a, b, first, second, chunks, out_a, out_b),
+            ),
+        }
     }
 }
 
@@ -177,10 +226,9 @@ unsafe fn pair(
 /// # Safety
 /// As for `pair`.
 unsafe fn single_four(a: *const u8, first: *const i8, stride: usize, chunks: usize, out: *mut i32) {
-    // SAFETY: reads and writes only what the caller vouches for; the tiles are released before the end.
+    // SAFETY: reads and writes only what the caller vouches for.
     unsafe {
         asm!(
-            "ldtilecfg [{config}]",
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
             "2:",
             "tileloadd tmm4, [{a} + {row}]",
@@ -203,8 +251,6 @@ unsafe fn single_four(a: *const u8, first: *const i8, stride: usize, chunks: usi
             "tilestored [{out} + {panel} + 64], tmm1",
             "tilestored [{out} + {panel} + 128], tmm2",
             "tilestored [{out} + {panel} + 192], tmm3",
-            "tilerelease",
-            config = in(reg) CONFIG.0.as_ptr(),
             row = in(reg) 64usize,
             panel = in(reg) PANEL_COLUMNS * 4,
             a = inout(reg) a => _,
@@ -226,11 +272,10 @@ unsafe fn single_four(a: *const u8, first: *const i8, stride: usize, chunks: usi
 /// # Safety
 /// As for `pair`.
 unsafe fn single(a: *const u8, first: *const i8, second: Option<*const i8>, chunks: usize, out: *mut i32) {
-    // SAFETY: reads and writes only what the caller vouches for; the tiles are released before the end.
+    // SAFETY: reads and writes only what the caller vouches for.
     unsafe {
         match second {
             Some(second) => asm!(
-                "ldtilecfg [{config}]",
                 "tilezero tmm0", "tilezero tmm1",
                 "2:",
                 "tileloadd tmm4, [{a} + {row}]",
@@ -245,8 +290,6 @@ unsafe fn single(a: *const u8, first: *const i8, second: Option<*const i8>, chun
                 "jnz 2b",
                 "tilestored [{out} + {panel}], tmm0",
                 "tilestored [{out} + {panel} + 64], tmm1",
-                "tilerelease",
-                config = in(reg) CONFIG.0.as_ptr(),
                 row = in(reg) 64usize,
                 panel = in(reg) PANEL_COLUMNS * 4,
                 a = inout(reg) a => _,
@@ -258,7 +301,6 @@ unsafe fn single(a: *const u8, first: *const i8, second: Option<*const i8>, chun
                 options(nostack),
             ),
             None => asm!(
-                "ldtilecfg [{config}]",
                 "tilezero tmm0",
                 "2:",
                 "tileloadd tmm4, [{a} + {row}]",
@@ -268,8 +310,6 @@ unsafe fn single(a: *const u8, first: *const i8, second: Option<*const i8>, chun
                 "dec {chunks}",
                 "jnz 2b",
                 "tilestored [{out} + {panel}], tmm0",
-                "tilerelease",
-                config = in(reg) CONFIG.0.as_ptr(),
                 row = in(reg) 64usize,
                 panel = in(reg) PANEL_COLUMNS * 4,
                 a = inout(reg) a => _,

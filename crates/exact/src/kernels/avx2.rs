@@ -7,7 +7,7 @@ use crate::quantise::{CHUNK, CHUNK_STRIDE};
 use std::arch::x86_64::*;
 
 /// # Safety
-/// The bounds that `kernels::products` checks.
+/// The bounds that `Multiplier::products` checks.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Panel) {
     for (first, rows, bytes) in left.tiles() {

@@ -13,7 +13,7 @@ const PLANE: usize = PANEL_ROWS * PANEL_COLUMNS;
 const PREFETCH: usize = 4096;
 
 /// # Safety
-/// The bounds that `kernels::products` checks.
+/// The bounds that `Multiplier::products` checks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Panel) {
     for (first, rows, bytes) in left.tiles() {

@@ -11,9 +11,13 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod spread;
 
 use crate::isa::{Isa, Level};
 use crate::quantise::{CHUNK, CHUNK_STRIDE, TILE_ROWS};
+use std::cell::Cell;
+use std::marker::PhantomData;
 
 /// Compiles a function marked `#[inline(always)]` once per instruction set and dispatches on its first argument.
 macro_rules! versions {
@@ -100,41 +104,76 @@ impl Left<'_> {
 }
 
 /// The right side: `blocks` blocks of sixteen columns in the layout of [`crate::matrix::Matrix`], `groups` groups of
-/// four inputs each.
+/// four inputs each. `soon` are weights that calls to come will multiply, to be fetched from memory meanwhile; without
+/// it, these very weights are expected to come from memory, for one call.
 #[derive(Clone, Copy)]
 pub(crate) struct Right<'a> {
     pub packed: &'a [i8],
     pub blocks: usize,
     pub groups: usize,
+    pub soon: Option<&'a [i8]>,
 }
 
-/// `panel[plane][row][column] = Σ (left + 128) · right`, modulo 2³², for every plane, row and column.
-#[inline]
-pub(crate) fn products(isa: Isa, left: Left<'_>, right: Right<'_>, panel: &mut Panel) {
-    left.check(right.groups);
-    assert!(right.blocks * 16 <= PANEL_COLUMNS && right.blocks * right.groups * 64 <= right.packed.len());
-    match isa.level() {
-        Level::Scalar => scalar::products(left, right, panel),
+/// Multiplies with one instruction set. Tiles are configured at the first product that needs them and released in the
+/// end, because configuring takes as long as multiplying four of them. One a thread at a time: the end of one takes the
+/// tiles from all.
+pub(crate) struct Multiplier {
+    isa: Isa,
+    tiles: Cell<bool>,
+    /// The tiles are a thread's own.
+    thread: PhantomData<*const ()>,
+}
+
+impl Multiplier {
+    pub(crate) fn new(isa: Isa) -> Self {
+        Multiplier { isa, tiles: Cell::new(false), thread: PhantomData }
+    }
+
+    /// `panel[plane][row][column] = Σ (left + 128) · right`, modulo 2³², for every plane, row and column.
+    #[inline]
+    pub(crate) fn products(&self, left: Left<'_>, right: Right<'_>, panel: &mut Panel) {
+        left.check(right.groups);
+        assert!(right.blocks * 16 <= PANEL_COLUMNS && right.blocks * right.groups * 64 <= right.packed.len());
+        match self.isa.level() {
+            Level::Scalar => scalar::products(left, right, panel),
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+            // SAFETY: the processor has the instructions (an Isa of this level exists); bounds were checked above.
+            Level::Avx2 => unsafe { avx2::products(left, right, panel) },
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+            // SAFETY: as above.
+            Level::Avx512 => unsafe { avx512::products(left, right, panel) },
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+            // SAFETY: as above; AMX takes whole tiles of sixteen rows, which its own check makes sure of, and the
+            // tiles are configured first.
+            Level::Amx => unsafe {
+                if amx::suits(left, right) {
+                    if !self.tiles.replace(true) {
+                        amx::configure();
+                    }
+                    amx::products(left, right, panel);
+                } else {
+                    avx512::products(left, right, panel);
+                }
+            },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => scalar::products(left, right, panel),
+        }
+    }
+}
+
+impl Drop for Multiplier {
+    fn drop(&mut self) {
         #[cfg(target_arch = "x86_64")]
-        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
-        // SAFETY: the processor has the instructions (an Isa of this level exists); bounds were checked above.
-        Level::Avx2 => unsafe { avx2::products(left, right, panel) },
-        #[cfg(target_arch = "x86_64")]
-        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
-        // SAFETY: as above.
-        Level::Avx512 => unsafe { avx512::products(left, right, panel) },
-        #[cfg(target_arch = "x86_64")]
-        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
-        // SAFETY: as above; AMX takes whole tiles of sixteen rows, which its own check makes sure of.
-        Level::Amx => unsafe {
-            if amx::suits(left, right) {
-                amx::products(left, right, panel);
-            } else {
-                avx512::products(left, right, panel);
+        if self.tiles.get() {
+            #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+            // SAFETY: only where `products` configured them.
+            unsafe {
+                amx::release();
             }
-        },
-        #[cfg(not(target_arch = "x86_64"))]
-        _ => scalar::products(left, right, panel),
+        }
     }
 }
 
@@ -156,6 +195,23 @@ pub(crate) fn row_products(isa: Isa, left: &[u8], rows: &[i8], stride: usize, su
         Level::Avx512 | Level::Amx => unsafe { avx512::row_products(left, rows, stride, sums) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => scalar::row_products(left, rows, stride, sums),
+    }
+}
+
+/// Walsh–Hadamard transform of blocks of `block` values, a power of two that divides the length: additions in the order
+/// of the plain loops.
+#[inline]
+pub(crate) fn spread(isa: Isa, values: &mut [f32], block: usize) {
+    match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: an Isa of this level exists only where the processor has these instructions.
+        Level::Avx2 if block >= 8 => unsafe { spread::avx2(values, block) },
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: as above.
+        Level::Avx512 | Level::Amx if block >= 16 => unsafe { spread::avx512(values, block) },
+        _ => scalar::spread(values, block),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Products in plain Rust: the reference for the other kernels.
+//! Products and spreading in plain Rust: the reference for the other kernels.
 
 use super::{Left, Panel, Right};
 use crate::quantise::{CHUNK, CHUNK_STRIDE};
@@ -24,6 +24,20 @@ pub(super) fn products(left: Left<'_>, right: Right<'_>, panel: &mut Panel) {
                 }
             }
         }
+    }
+}
+
+/// Strides 1, 2, 4 … block / 2, one after the other: (a, b) becomes (a + b, a − b).
+pub(super) fn spread(values: &mut [f32], block: usize) {
+    let mut h = 1;
+    while h < block {
+        for pair in values.chunks_exact_mut(2 * h) {
+            let (a, b) = pair.split_at_mut(h);
+            for (a, b) in a.iter_mut().zip(b) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        h *= 2;
     }
 }
 
