@@ -37,4 +37,8 @@ if "$program" verify "$folder/tampered" --data "$folder"; then
     echo "a tampered receipt was accepted"
     exit 1
 fi
+"$program" verify "$folder/honest" --data "$folder" --log "$url/log"
+"$program" log check "$url/log"
+"$program" witness init "$folder/witness" witness.example.com/w
+"$program" witness cosign "$folder/witness" "$url/log"
 echo "1 passed, 0 failed"

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::draft::{Draft, Question};
 use crate::error::ApiError;
-use crate::recorder::Ticket;
+use crate::ticket::Ticket;
 use engine::{Completion, Event, Finish};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,10 +56,13 @@ impl Answer {
     /// Asks the engine; `param` is where the prompt came from.
     pub(crate) fn begin(
         app: &Arc<App>,
-        question: Question,
+        mut question: Question,
         param: &str,
         deadline: Instant,
     ) -> Result<Answer, ApiError> {
+        if !question.admit(&app.base, |nonce| app.recorder.take(nonce)) {
+            return Err(ApiError::busy());
+        }
         let events = app.submit(&question, param)?;
         Ok(Answer { app: app.clone(), events, question: Some(question), deadline })
     }
@@ -77,6 +80,12 @@ impl Answer {
             Ok(Some(Event::Failed(failure))) => Err(ApiError::failed(failure)),
             Ok(None) => Err(ApiError::server("the engine has stopped; the server must be restarted")),
         }
+    }
+
+    /// Number and secret of its seed, for whoever would carry the answer on; none if the client chose the seed.
+    pub(crate) fn seed(&self) -> Option<(u64, receipt::Hash)> {
+        let taken = self.question.as_ref()?.taken.as_ref()?;
+        Some((taken.number, taken.origin.secret))
     }
 
     /// All of it.

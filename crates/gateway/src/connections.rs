@@ -22,7 +22,7 @@ use tokio::time::{Sleep, sleep, timeout};
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// Serves connections until `shutdown`, then lets those that are in the middle of an answer finish for a while.
-pub(crate) async fn serve(listener: TcpListener, router: Router, limits: &Limits, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, router: Router, limits: &Limits, shutdown: impl Future<Output = ()>) {
     let slots = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();

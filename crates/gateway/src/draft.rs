@@ -1,8 +1,9 @@
 //! A receipt as far as it is decided before its place in the node's chain.
 
+use crate::numbers::Taken;
 use engine::{Completion, Finish, Request};
 use model::{Model, Origin, Text};
-use receipt::{Activations, Bundle, Claims, Hash, Opening, Salts, Settings, SigningKey};
+use receipt::{Activations, Bundle, Claims, Hash, Nonce, Opening, Salts, Settings, SigningKey};
 
 /// What every receipt of a server says.
 #[derive(Clone, Debug)]
@@ -33,18 +34,53 @@ impl Base {
 }
 
 /// What was asked: the engine's request and how it came about.
-#[derive(Clone)]
 pub(crate) struct Question {
     pub(crate) request: Request,
     pub(crate) seed_from_client: bool,
+    /// The client's share of a seed that it did not choose.
+    pub(crate) nonce: Nonce,
+    /// The number that the seed has, once the request is admitted; none if the client chose it.
+    pub(crate) taken: Option<Taken>,
     /// Whether the prompt is a conversation in the chat template's form.
     pub(crate) chat: bool,
+}
+
+impl Question {
+    /// Takes a numbered seed, unless the client chose one. Gives whether there was one to take.
+    pub(crate) fn admit(&mut self, base: &Base, take: impl FnOnce(Nonce) -> Option<Taken>) -> bool {
+        if self.seed_from_client {
+            return true;
+        }
+        let Some(taken) = take(self.nonce.clone()) else { return false };
+        let settings = settings(&self.request);
+        let adapter = self.request.adapter.as_ref().map(|adapter| &adapter.digest);
+        let request = receipt::seed::request_hash(&base.digest, adapter, &settings, &self.request.prompt);
+        self.request.sampling.seed = taken.seed(&request);
+        self.taken = Some(taken);
+        true
+    }
+}
+
+/// What receipts say of how an answer is drawn.
+fn settings(request: &Request) -> Settings {
+    let sampling = request.sampling;
+    Settings {
+        temperature: sampling.temperature,
+        top_k: sampling.top_k,
+        top_p: sampling.top_p,
+        min_p: sampling.min_p,
+        seed: sampling.seed,
+        tokens_max: request.tokens_max as u64,
+        stop_tokens: request.stop_tokens.clone(),
+        stop_strings: request.stop_strings.clone(),
+    }
 }
 
 /// A receipt without number, predecessor and time.
 pub(crate) struct Draft {
     claims: Claims,
     opening: Opening,
+    taken: Option<Taken>,
 }
 
 /// A receipt's place in the node's chain.
@@ -52,6 +88,8 @@ pub(crate) struct Draft {
 pub(crate) struct Link {
     pub(crate) number: u64,
     pub(crate) previous: Option<Hash>,
+    /// For how long the node keeps what opens its receipts.
+    pub(crate) opening_seconds: u32,
 }
 
 impl Draft {
@@ -59,24 +97,15 @@ impl Draft {
     pub(crate) fn new(base: &Base, question: Question, completion: Completion) -> Result<Draft, getrandom::Error> {
         let mut random = [0; 64];
         getrandom::fill(&mut random)?;
-        let Question { request, seed_from_client, chat } = question;
-        let sampling = request.sampling;
-        let settings = Settings {
-            temperature: sampling.temperature,
-            top_k: sampling.top_k,
-            top_p: sampling.top_p,
-            min_p: sampling.min_p,
-            seed: sampling.seed,
-            tokens_max: request.tokens_max as u64,
-            stop_tokens: request.stop_tokens,
-            stop_strings: request.stop_strings,
-        };
+        let Question { request, seed_from_client, chat, taken, .. } = question;
+        let settings = settings(&request);
         let opening = Opening {
             prompt: request.prompt,
             output: completion.tokens,
             settings,
             salts: Salts::from_random(&random),
             leaves: completion.leaves,
+            seed: taken.as_ref().map(|taken| taken.origin.clone()),
         };
         let claims = Claims {
             arithmetic: exact::VERSION,
@@ -95,23 +124,26 @@ impl Draft {
                 Finish::Stop => receipt::Finish::Stop,
                 Finish::Length => receipt::Finish::Length,
             },
-            seed: sampling.seed,
+            seed: request.sampling.seed,
             seed_from_client,
+            seed_number: taken.as_ref().map(|taken| taken.number),
             trace: opening.trace_root(),
             time_seconds: 0,
             price: 0,
+            opening_seconds: 0,
             number: 0,
             previous: None,
         };
-        Ok(Draft { claims, opening })
+        Ok(Draft { claims, opening, taken })
     }
 
-    /// Gives it its place and signs it.
-    pub(crate) fn sign(mut self, key: &SigningKey, link: Link, time_seconds: u64) -> Bundle {
+    /// Gives it its place and signs it. The number of its seed comes along, to be settled once the receipt is kept.
+    pub(crate) fn sign(mut self, key: &SigningKey, link: Link, time_seconds: u64) -> (Bundle, Option<Taken>) {
         self.claims.number = link.number;
         self.claims.previous = link.previous;
         self.claims.time_seconds = time_seconds;
-        Bundle { receipt: receipt::sign(key, &self.claims), opening: self.opening }
+        self.claims.opening_seconds = link.opening_seconds;
+        (Bundle { receipt: receipt::sign(key, &self.claims), opening: self.opening }, self.taken)
     }
 }
 
@@ -131,6 +163,7 @@ impl Draft {
         let base =
             Base { activations: Activations::A8, digest: [1; 32], files: None, tokenizer: [2; 32], template: None };
         let completion = Completion { tokens: vec![4], finish: Finish::Length, leaves: vec![[5; 32]; 3] };
-        Draft::new(&base, Question { request, seed_from_client: true, chat: false }, completion).unwrap()
+        let question = Question { request, seed_from_client: true, nonce: Nonce::default(), taken: None, chat: false };
+        Draft::new(&base, question, completion).unwrap()
     }
 }

@@ -42,6 +42,11 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, message)
     }
 
+    /// There was such a thing.
+    pub(crate) fn gone(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::GONE, message)
+    }
+
     /// Prompt and answer do not fit.
     pub(crate) fn too_long(param: &str, prompt: usize, answer: usize, context: usize) -> ApiError {
         let message = format!(

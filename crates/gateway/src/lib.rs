@@ -9,17 +9,20 @@
 //! | `POST /v1/completions` | continues text or tokens, whole or streamed |
 //! | `GET /v1/models`, `/v1/models/{id}` | the base and the adapters |
 //! | `GET /v1/receipts/{id}` | the bundle of an answer: receipt, tokens, settings |
+//! | `GET /v1/log/checkpoint`, `/v1/log/tile/…` | the log of receipts, for anybody |
 //! | `GET /health` | whether the server is well, and how full |
 //! | `GET /` | this, for people |
 //!
 //! # Receipts
-//! An answer's receipt is numbered, chained to the one before, signed, and durable on disk before the client gets the end
-//! of the answer. A server that is killed at any moment has lost no receipt that a client knows of, and continues the
-//! chain. If the disk refuses, so does the server.
+//! An answer's receipt is numbered, chained to the one before, signed, and durable in the log before the client gets the
+//! end of the answer. A server that is killed at any moment has lost no receipt that a client knows of, and continues the
+//! chain. If the disk refuses, so does the server. What opens receipts is kept apart, encrypted, and deleted after the audit
+//! window ([`Limits::audit_window`]).
 //!
 //! The answer's `receipt.id` is `rcpt-NAME-KEY`. `NAME` is the first half of the receipt's hash, which the node's next
 //! receipt tells to whoever gets that; alone it opens the receipt, which holds salted hashes only. The tokens behind them
-//! are opened by `KEY`, which nobody but the client is told.
+//! are opened by `KEY`, which nobody but the client is told, or by the token of auditors (`audit.token` in the data folder)
+//! in the header `x-lockstep-audit`.
 //!
 //! # What it refuses
 //! Errors have OpenAI's shape and name the parameter to fix. A parameter this server does not do is refused unless its
@@ -37,8 +40,10 @@ mod fields;
 mod folder;
 mod hex;
 mod identity;
-mod journal;
+mod log;
 mod models;
+mod numbers;
+mod openings;
 mod order;
 mod parameters;
 mod receipts;
@@ -48,7 +53,9 @@ mod server;
 mod shape;
 mod start;
 mod stream;
+mod ticket;
 mod unsupported;
 
+pub use connections::serve;
 pub use server::{Config, Limits, Server};
 pub use start::StartError;

@@ -143,5 +143,11 @@ fn question(
         stop_tokens,
         stop_strings: parameters.stops.clone(),
     };
-    Ok(Question { request, seed_from_client: parameters.seed_from_client, chat: endpoint == Endpoint::Chat })
+    Ok(Question {
+        request,
+        seed_from_client: parameters.seed_from_client,
+        nonce: parameters.nonce.clone(),
+        taken: None,
+        chat: endpoint == Endpoint::Chat,
+    })
 }

@@ -3,6 +3,8 @@
 use crate::error::ApiError;
 use crate::fields::{Fields, wrong_type};
 use exact::sample::Sampling;
+use receipt::Nonce;
+use receipt::seed::NONCE_BYTES_MAX;
 use serde_json::Value;
 
 /// Temperatures below this are greedy: the division by them would leave the range of floats.
@@ -18,6 +20,8 @@ pub(crate) struct Parameters {
     pub(crate) sampling: Sampling,
     /// Whether the client chose the seed.
     pub(crate) seed_from_client: bool,
+    /// The client's share of a seed it does not choose.
+    pub(crate) nonce: Nonce,
     /// The most tokens to generate, if the client said so.
     pub(crate) tokens_max: Option<usize>,
     pub(crate) stops: Vec<String>,
@@ -39,6 +43,7 @@ impl Parameters {
             model,
             sampling: read_sampling(fields, client_seed.unwrap_or(seed))?,
             seed_from_client: client_seed.is_some(),
+            nonce: read_nonce(fields, client_seed.is_some())?,
             tokens_max: read_tokens_max(fields)?,
             stops: read_stops(fields)?,
             ignore_end: fields.boolean("ignore_eos")?,
@@ -80,6 +85,16 @@ fn read_seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     let seed = value.as_u64().or(value.as_i64().map(i64::cast_unsigned));
     let message = format!("'seed' must be a whole number of 64 bits, not {value}");
     seed.map(Some).ok_or_else(|| ApiError::invalid("seed", message))
+}
+
+/// Text of at most 64 bytes, which makes a seed that neither side chose.
+fn read_nonce(fields: &mut Fields, has_seed: bool) -> Result<Nonce, ApiError> {
+    let Some(text) = fields.string("nonce")? else { return Ok(Nonce::default()) };
+    if has_seed {
+        return Err(ApiError::invalid("nonce", "'nonce' makes a seed: send it or 'seed', not both"));
+    }
+    let message = format!("'nonce' has at most {NONCE_BYTES_MAX} bytes, not {}", text.len());
+    Nonce::from_bytes(text.as_bytes()).ok_or_else(|| ApiError::invalid("nonce", message))
 }
 
 /// `max_tokens` and its newer name.
@@ -183,6 +198,8 @@ mod tests {
             ("stop", "[1]"),
             ("stop", "\"\""),
             ("stop", r#"["","","","","","","","","","","","","","","","",""]"#),
+            ("nonce", "3"),
+            ("nonce", r#""a nonce with a good many more than the sixty-four bytes that it may have""#),
             ("stream", "1"),
             ("stream_options", "{}"),
             ("model", "3"),

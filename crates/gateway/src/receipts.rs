@@ -1,9 +1,9 @@
 //! `GET /v1/receipts/{id}`: the receipt, and what opens it for whoever has the key.
 
-use crate::app::App;
+use crate::app::{App, now_seconds};
 use crate::error::ApiError;
 use crate::hex;
-use crate::recorder::Ticket;
+use crate::ticket::Ticket;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
@@ -12,21 +12,31 @@ use receipt::{Bundle, CONTENT_TYPE, Finish, Opening, Receipt};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// With the id an answer carries: the bundle of receipt, tokens and settings. With the id's part up to the second `-`:
-/// the receipt alone. As CBOR, or as JSON if asked for.
+/// Where auditors show their token.
+const AUDIT_HEADER: &str = "x-lockstep-audit";
+
+/// In which form a receipt is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Cbor,
+    Json,
+    /// The proof that it is in the log (C2SP `tlog-proof`).
+    Proof,
+}
+
+/// With the id an answer carries, or the token of auditors: the bundle of receipt, tokens and settings. With the id's part
+/// up to the second `-`: the receipt alone. As CBOR, or as JSON if asked for; or the proof that it is in the log.
 pub(crate) async fn get(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let readable = wants_json(&uri, &headers)?;
-    let nothing =
-        || ApiError { param: Some("id".to_owned()), ..ApiError::not_found("There is no receipt with this id.") };
+    let format = wanted(&uri, &headers)?;
     let ticket = Ticket::parse(&id).ok_or_else(nothing)?;
-    let found = tokio::task::spawn_blocking(move || find(&app, &ticket, readable)).await;
-    let found = found.map_err(|error| ApiError::server(format!("the receipt could not be read: {error}")))?;
-    let (bytes, kind) = found?.ok_or_else(nothing)?;
+    let token = headers.get(AUDIT_HEADER).and_then(|token| hex::decode(token.to_str().ok()?));
+    let found = tokio::task::spawn_blocking(move || find(&app, &ticket, token.as_ref(), format)).await;
+    let (bytes, kind) = found.map_err(|error| unreadable(&error))??;
     let mut response = Response::new(Body::from(bytes));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     // With the key in its address it is for its owner only.
@@ -34,40 +44,74 @@ pub(crate) async fn get(
     Ok(response)
 }
 
-fn wants_json(uri: &Uri, headers: &HeaderMap) -> Result<bool, ApiError> {
-    match uri.query() {
-        Some("format=json") => return Ok(true),
-        Some("format=cbor") => return Ok(false),
-        None | Some("") => {}
-        Some(_) => return Err(ApiError::invalid("format", "the only parameter is 'format', either json or cbor")),
-    }
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    Ok(accept.split(',').any(|kind| kind.trim().starts_with("application/json")))
+fn nothing() -> ApiError {
+    ApiError { param: Some("id".to_owned()), ..ApiError::not_found("There is no receipt with this id.") }
 }
 
-/// Bytes and content type of what the ticket opens; nothing if the key is wrong.
-fn find(app: &App, ticket: &Ticket, readable: bool) -> Result<Option<(Vec<u8>, &'static str)>, ApiError> {
-    let failed = |error: String| ApiError::server(format!("the receipt could not be read: {error}"));
-    let Some(bytes) = app.recorder.bundle(&ticket.name).map_err(|error| failed(error.to_string()))? else {
-        return Ok(None);
-    };
-    let bundle = Bundle::from_bytes(&bytes).map_err(|error| failed(error.to_string()))?;
-    let hash = receipt::hash(&bundle.receipt);
-    let opened = match &ticket.key {
-        None => false,
-        Some(key) if app.recorder.opens(key, &hash) => true,
-        Some(_) => return Ok(None),
-    };
-    if readable {
-        let receipt = Receipt::parse(&bundle.receipt).map_err(|error| failed(error.to_string()))?;
-        let json = to_json(&receipt, &bundle, opened);
-        return Ok(Some((json.to_string().into_bytes(), "application/json")));
+fn unreadable(error: &impl std::fmt::Display) -> ApiError {
+    ApiError::server(format!("the receipt could not be read: {error}"))
+}
+
+fn wanted(uri: &Uri, headers: &HeaderMap) -> Result<Format, ApiError> {
+    match uri.query() {
+        Some("format=json") => return Ok(Format::Json),
+        Some("format=cbor") => return Ok(Format::Cbor),
+        Some("format=proof") => return Ok(Format::Proof),
+        None | Some("") => {}
+        Some(_) => return Err(ApiError::invalid("format", "the only parameter is 'format': json, cbor or proof")),
     }
-    Ok(Some(if opened { (bytes, "application/cbor") } else { (bundle.receipt, CONTENT_TYPE) }))
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let json = accept.split(',').any(|kind| kind.trim().starts_with("application/json"));
+    Ok(if json { Format::Json } else { Format::Cbor })
+}
+
+/// Bytes and content type of what ticket and token open.
+fn find(
+    app: &App,
+    ticket: &Ticket,
+    token: Option<&[u8; 32]>,
+    format: Format,
+) -> Result<(Vec<u8>, &'static str), ApiError> {
+    let found = app.recorder.receipt(&ticket.name).map_err(|error| unreadable(&error))?;
+    let (bytes, index) = found.ok_or_else(nothing)?;
+    // Other entries of the log have names too, but are no receipts.
+    let receipt = Receipt::parse(&bytes).map_err(|_| nothing())?;
+    if format == Format::Proof {
+        let proof = app.recorder.log().prove(index).map_err(|error| unreadable(&error))?;
+        return Ok((proof.to_string().into_bytes(), "text/plain; charset=utf-8"));
+    }
+    let opened = match (&ticket.key, token) {
+        (Some(key), _) if app.recorder.opens(key, &receipt.hash) => true,
+        (Some(_), _) => return Err(nothing()),
+        (None, Some(token)) => app.recorder.is_auditor(token),
+        (None, None) => false,
+    };
+    let bundle = if opened { Some(opening(app, &receipt, ticket)?) } else { None };
+    if format == Format::Json {
+        let json = to_json(&receipt, &bytes, index, bundle.as_ref());
+        return Ok((json.to_string().into_bytes(), "application/json"));
+    }
+    Ok(match bundle {
+        Some(bundle) => (bundle.to_bytes(), "application/cbor"),
+        None => (bytes, CONTENT_TYPE),
+    })
+}
+
+/// The bundle of a receipt, for as long as the node owes it.
+fn opening(app: &App, receipt: &Receipt, ticket: &Ticket) -> Result<Bundle, ApiError> {
+    let until = receipt.claims.time_seconds.saturating_add(receipt.claims.opening_seconds.into());
+    if now_seconds() > until {
+        let message =
+            "What opens this receipt was deleted after its audit window; the receipt itself stays in the log.";
+        return Err(ApiError::gone(message));
+    }
+    let bytes = app.recorder.bundle(&ticket.name).map_err(|error| unreadable(&error))?;
+    let bytes = bytes.ok_or_else(|| unreadable(&"what opens it is missing before its audit window ended"))?;
+    Bundle::from_bytes(&bytes).map_err(|error| unreadable(&error))
 }
 
 /// Everything readable, bytes in hexadecimal.
-fn to_json(receipt: &Receipt, bundle: &Bundle, opened: bool) -> Value {
+fn to_json(receipt: &Receipt, bytes: &[u8], index: u64, bundle: Option<&Bundle>) -> Value {
     let claims = &receipt.claims;
     let optional = |hash: &Option<receipt::Hash>| hash.as_ref().map(|hash| hex::encode(hash));
     let mut json = json!({
@@ -90,15 +134,18 @@ fn to_json(receipt: &Receipt, bundle: &Bundle, opened: bool) -> Value {
             "finish": match claims.finish { Finish::Stop => "stop", Finish::Length => "length" },
             "seed": claims.seed,
             "seed_from_client": claims.seed_from_client,
+            "seed_number": claims.seed_number,
             "trace": hex::encode(&claims.trace),
             "time_seconds": claims.time_seconds,
             "price": claims.price,
+            "opening_seconds": claims.opening_seconds,
             "number": claims.number,
             "previous": optional(&claims.previous),
         },
-        "receipt": hex::encode(&bundle.receipt),
+        "receipt": hex::encode(bytes),
+        "log_index": index,
     });
-    if opened {
+    if let Some(bundle) = bundle {
         json["opening"] = opening_to_json(&bundle.opening);
     }
     json
@@ -125,6 +172,11 @@ fn opening_to_json(opening: &Opening) -> Value {
             "output": hex::encode(&opening.salts.output),
             "trace": hex::encode(&opening.salts.trace),
         },
+        "seed": opening.seed.as_ref().map(|origin| json!({
+            "nonce": hex::encode(&origin.nonce),
+            "secret": hex::encode(&origin.secret),
+            "entry": origin.entry,
+        })),
         "leaves": opening.leaves.iter().map(|leaf| hex::encode(leaf)).collect::<Vec<_>>(),
     })
 }

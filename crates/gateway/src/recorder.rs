@@ -1,22 +1,23 @@
-//! Receipts get their number, their signature and their place on disk, one after another.
+//! Receipts get their number, their signature and their place in the log, one after another.
 //!
 //! One thread does it, so that numbers have no gaps and the chain of hashes no forks. It takes all answers that are
 //! waiting at once and synchronises the disk once for them: while one group is being written the next one gathers, and
-//! throughput does not hang on how long the disk takes. An answer hears of its receipt when that is durable.
+//! throughput does not hang on how long the disk takes. First what opens the receipts is made durable, then the receipts
+//! in the log; an answer hears of its receipt when both are.
 
 use crate::app::now_seconds;
 use crate::draft::{Draft, Link};
 use crate::folder::Folder;
-use crate::hex;
 use crate::identity;
-use crate::journal::{Entry, Journal, Kept, Name, Place, name_of, read};
+use crate::numbers::{Mark, Numbers, Open, Taken};
+use crate::openings::{Keeping, Openings};
 use crate::start::StartError;
-use receipt::{Hash, SigningKey};
-use std::collections::HashMap;
-use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use crate::ticket::Ticket;
+use receipt::{Aborted, Hash, Nonce, SigningKey, Statement};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use tlog::{Log, LogError, Name, name_of};
 use tokio::sync::{mpsc, oneshot};
 
 /// Receipts that may wait; further answers wait for room.
@@ -25,6 +26,12 @@ const QUEUE_MAX: usize = 256;
 const GROUP_MAX: usize = 256;
 /// Bytes written at once, about.
 const GROUP_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a file of openings, about.
+const SEGMENT_BYTES: u64 = 64 << 20;
+/// Numbers to be aborted that do not wait for a receipt to be written with.
+const ABORTED_WAITING: usize = 32;
+/// Where the log is to be read from for what is open.
+const MARK: &str = "seeds.mark";
 
 /// Why an answer has no receipt.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -39,85 +46,77 @@ pub(crate) enum RecordError {
     Ended,
 }
 
-struct Job {
-    draft: Draft,
-    reply: oneshot::Sender<Result<Ticket, RecordError>>,
+enum Job {
+    Keep(Box<Draft>, oneshot::Sender<Result<Ticket, RecordError>>),
+    /// See whether numbers are to be committed to or aborted.
+    Wake,
 }
-
-type Places = Arc<RwLock<HashMap<Name, Place>>>;
 
 /// The receipts of a node.
 pub(crate) struct Recorder {
     jobs: Option<mpsc::Sender<Job>>,
-    places: Places,
-    file: Arc<File>,
+    log: Arc<Log>,
+    openings: Arc<Openings>,
+    numbers: Arc<Numbers>,
+    /// What clients' keys are made from.
     secret: [u8; 32],
+    /// What opens every bundle, for auditors.
+    audit_token: [u8; 32],
     node: Hash,
+    count: Arc<AtomicU64>,
     well: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     /// Held until the thread has ended.
-    _folder: Folder,
-}
-
-/// What a client gets to find its receipt.
-///
-/// The receipt's name can be computed by whoever gets the node's next receipt, which holds its hash. So the name alone
-/// opens only the receipt, which tells nothing; the key, which only the client gets, opens the tokens too.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ticket {
-    pub(crate) name: Name,
-    pub(crate) key: Option<[u8; 16]>,
-}
-
-impl Ticket {
-    /// `rcpt-NAME-KEY`, or `rcpt-NAME` without the key.
-    pub(crate) fn parse(id: &str) -> Option<Ticket> {
-        let rest = id.strip_prefix("rcpt-")?;
-        match rest.split_once('-') {
-            None => Some(Ticket { name: hex::decode(rest)?, key: None }),
-            Some((name, key)) => Some(Ticket { name: hex::decode(name)?, key: Some(hex::decode(key)?) }),
-        }
-    }
-
-    /// The id a client sees.
-    pub(crate) fn id(&self) -> String {
-        let name = hex::encode(&self.name);
-        match &self.key {
-            None => format!("rcpt-{name}"),
-            Some(key) => format!("rcpt-{name}-{}", hex::encode(key)),
-        }
-    }
+    _folder: Arc<Folder>,
 }
 
 impl Recorder {
-    /// Continues the chain that the folder holds, or begins one.
-    pub(crate) fn start(folder: Folder) -> Result<Recorder, StartError> {
-        let path = folder.file("receipts.log");
-        let (journal, Kept { places, last }) = Journal::open(&path)?;
-        folder.sync()?;
-        let key = match (identity::load(&folder)?, &last) {
-            (Some(key), _) => key,
-            (None, None) => identity::create(&folder)?,
-            (None, Some(_)) => return Err(StartError::OtherKey { path }),
+    /// Continues the log that the folder holds, or begins one. What opens receipts is kept for `window_seconds`.
+    pub(crate) fn start(folder: Folder, window_seconds: u32) -> Result<Recorder, StartError> {
+        let old = folder.file("receipts.log");
+        if old.exists() {
+            return Err(StartError::OldFormat { path: old });
+        }
+        let path = folder.file("log");
+        let begun = path.join("tail").exists();
+        let key = match identity::load(&folder, identity::NODE)? {
+            Some(secret) => SigningKey::from_bytes(&secret),
+            None if begun => return Err(StartError::OtherKey { path }),
+            None => SigningKey::from_bytes(&identity::create(&folder, identity::NODE)?),
         };
         let node = key.verifying_key().to_bytes();
-        if last.as_ref().is_some_and(|last| last.node != node) {
+        let log = Log::open(&path, &tlog::origin_of(&node), key.clone(), tlog::Limits::default())?;
+        folder.sync()?;
+        if log.size() > 0 && !signed_by(&log.entry(0)?, &node) {
             return Err(StartError::OtherKey { path });
         }
-        let next =
-            last.map_or(Link::default(), |last| Link { number: last.claims.number + 1, previous: Some(last.hash) });
-        if next.number != places.len() as u64 {
-            let what = format!("it holds {} receipts, and the newest says {}", places.len(), next.number);
-            return Err(StartError::Damaged { path, offset: 0, what });
-        }
+        let openings_secret = identity::load_or_create(&folder, identity::OPENINGS)?;
+        let keeping = Keeping { window_seconds: window_seconds.into(), segment_bytes: SEGMENT_BYTES };
+        let openings = Arc::new(Openings::open(&folder.file("openings"), openings_secret, keeping, now_seconds())?);
+        let audit_token = identity::load_or_create(&folder, identity::AUDIT)?;
+
+        let next = Link { opening_seconds: window_seconds, ..last_receipt(&log)? };
+        let folder = Arc::new(folder);
+        let (log, numbers) = abort_what_is_open(Arc::new(log), &folder, &key)?;
         let (jobs, inbox) = mpsc::channel(QUEUE_MAX);
-        let (file, places) = (journal.file().clone(), Arc::new(RwLock::new(places)));
         let secret = blake3::derive_key("lockstep gateway 1: keys that open bundles", key.as_bytes());
-        let well = Arc::new(AtomicBool::new(true));
-        let writer = Writer { journal, key, secret, next, places: places.clone(), well: well.clone() };
+        let (well, count) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(next.number)));
+        let mut writer = Writer {
+            log: log.clone(),
+            openings: openings.clone(),
+            numbers: numbers.clone(),
+            folder: folder.clone(),
+            key,
+            secret,
+            next,
+            count: count.clone(),
+            well: well.clone(),
+        };
+        writer.append(vec![], now_seconds())?;
         let thread = std::thread::Builder::new().name("lockstep-receipts".to_owned()).spawn(move || writer.run(inbox));
-        let thread = thread.map_err(StartError::file(&path))?;
-        Ok(Recorder { jobs: Some(jobs), places, file, secret, node, well, thread: Some(thread), _folder: folder })
+        let thread = Mutex::new(Some(thread.map_err(StartError::file(&path))?));
+        let jobs = Some(jobs);
+        Ok(Recorder { jobs, log, openings, numbers, secret, audit_token, node, count, well, thread, _folder: folder })
     }
 
     /// The node's public key.
@@ -126,8 +125,13 @@ impl Recorder {
     }
 
     /// How many receipts there are.
-    pub(crate) fn count(&self) -> usize {
-        self.places.read().unwrap_or_else(PoisonError::into_inner).len()
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// The log of receipts.
+    pub(crate) fn log(&self) -> &Arc<Log> {
+        &self.log
     }
 
     /// Whether the last receipts could be kept.
@@ -135,51 +139,134 @@ impl Recorder {
         self.jobs.as_ref().is_some_and(|jobs| !jobs.is_closed()) && self.well.load(Ordering::Relaxed)
     }
 
+    /// Takes a numbered secret for a request; none if so many requests came at once that none is left for now.
+    pub(crate) fn take(&self, nonce: Nonce) -> Option<Taken> {
+        let taken = self.numbers.take(nonce, self.log.size());
+        let few = taken.is_none() || self.numbers.wanted(0, 0).is_some();
+        if (few || self.numbers.to_abort_count() >= ABORTED_WAITING)
+            && let Some(jobs) = &self.jobs
+        {
+            // A full queue will be written soon anyway.
+            let _ = jobs.try_send(Job::Wake);
+        }
+        taken
+    }
+
     /// Keeps a receipt; it is durable when this returns.
     pub(crate) async fn record(&self, draft: Draft) -> Result<Ticket, RecordError> {
         let (reply, answer) = oneshot::channel();
         let jobs = self.jobs.as_ref().ok_or(RecordError::Ended)?;
-        jobs.send(Job { draft, reply }).await.map_err(|_| RecordError::Ended)?;
+        jobs.send(Job::Keep(Box::new(draft), reply)).await.map_err(|_| RecordError::Ended)?;
         answer.await.unwrap_or(Err(RecordError::Ended))
     }
 
-    /// The bytes of the bundle of this name, if there is one; waits for the disk.
-    pub(crate) fn bundle(&self, name: &Name) -> std::io::Result<Option<Vec<u8>>> {
-        let place = self.places.read().unwrap_or_else(PoisonError::into_inner).get(name).copied();
-        place.map(|place| read(&self.file, place)).transpose()
+    /// The bytes of the receipt of this name, and its place in the log; waits for the disk.
+    pub(crate) fn receipt(&self, name: &Name) -> Result<Option<(Vec<u8>, u64)>, LogError> {
+        let Some(index) = self.log.find(name)? else { return Ok(None) };
+        Ok(Some((self.log.entry(index)?, index)))
+    }
+
+    /// The bytes of the bundle of this name, if it is still kept; waits for the disk.
+    pub(crate) fn bundle(&self, name: &Name) -> Result<Option<Vec<u8>>, StartError> {
+        self.openings.find(name)
+    }
+
+    /// Deletes what opens receipts older than the window.
+    pub(crate) fn sweep(&self) -> Result<(), StartError> {
+        self.openings.sweep(now_seconds())
     }
 
     /// Whether the key opens the bundle of a receipt with this hash.
     pub(crate) fn opens(&self, key: &[u8; 16], hash: &Hash) -> bool {
-        let right = opening_key(&self.secret, hash);
-        // Takes the same time wherever they differ.
-        right.iter().zip(key).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+        same(&opening_key(&self.secret, hash), key)
+    }
+
+    /// Whether this is the token of auditors.
+    pub(crate) fn is_auditor(&self, token: &[u8; 32]) -> bool {
+        same(&self.audit_token, token)
     }
 }
 
 impl Drop for Recorder {
     fn drop(&mut self) {
         drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = thread.join();
         }
     }
 }
 
+/// Takes the same time wherever they differ.
+fn same<const N: usize>(one: &[u8; N], other: &[u8; N]) -> bool {
+    one.iter().zip(other).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+}
+
 fn opening_key(secret: &[u8; 32], hash: &Hash) -> [u8; 16] {
-    name_of(blake3::keyed_hash(secret, hash).as_bytes())
+    let key = *blake3::keyed_hash(secret, hash).as_bytes();
+    std::array::from_fn(|byte| key[byte])
+}
+
+fn signed_by(entry: &[u8], node: &Hash) -> bool {
+    match Statement::parse(entry) {
+        Ok(Statement::Receipt(receipt)) => receipt.node == *node,
+        Ok(Statement::Seeds(_, signer) | Statement::Aborted(_, signer)) => signer == *node,
+        _ => false,
+    }
+}
+
+/// The place after the last receipt of the log.
+fn last_receipt(log: &Log) -> Result<Link, StartError> {
+    for index in (0..log.size()).rev() {
+        if let Ok(Statement::Receipt(receipt)) = Statement::parse(&log.entry(index)?) {
+            let (number, previous) = (receipt.claims.number + 1, Some(receipt.hash));
+            return Ok(Link { number, previous, opening_seconds: 0 });
+        }
+    }
+    Ok(Link::default())
+}
+
+/// Logs every number that is committed to and not settled as aborted: somebody may have seen its secret.
+fn abort_what_is_open(
+    log: Arc<Log>,
+    folder: &Folder,
+    key: &SigningKey,
+) -> Result<(Arc<Log>, Arc<Numbers>), StartError> {
+    let mark = Mark::read(&folder.file(MARK), log.size());
+    let mut open = Open::new(mark);
+    for index in mark.entry..log.size() {
+        if let Ok(statement) = Statement::parse(&log.entry(index)?) {
+            open.read(&statement);
+        }
+    }
+    let time_seconds = now_seconds();
+    for ranges in open.ranges().chunks(receipt::seed::ABORTED_RANGES_MAX) {
+        log.append(&[Aborted { ranges: ranges.to_vec(), time_seconds }.sign(key)])?;
+    }
+    let secret = blake3::derive_key("lockstep gateway 2: secrets of seeds", key.as_bytes());
+    Ok((log, Numbers::new(secret, open.committed)))
 }
 
 /// The state of the thread.
 struct Writer {
-    journal: Journal,
+    log: Arc<Log>,
+    openings: Arc<Openings>,
+    numbers: Arc<Numbers>,
+    folder: Arc<Folder>,
     key: SigningKey,
     secret: [u8; 32],
     /// Place of the next receipt.
     next: Link,
-    places: Places,
+    count: Arc<AtomicU64>,
     /// Whether the last group could be written.
     well: Arc<AtomicBool>,
+}
+
+/// A receipt on its way to the disk.
+struct Signed {
+    hash: Hash,
+    receipt: Vec<u8>,
+    bundle: Vec<u8>,
+    taken: Option<Taken>,
 }
 
 impl Writer {
@@ -187,111 +274,85 @@ impl Writer {
         while let Some(first) = inbox.blocking_recv() {
             self.write(first, &mut inbox);
         }
+        // What was aborted last is logged now; if that fails, when the server starts again.
+        let _ = self.append(vec![], now_seconds());
     }
 
     /// Signs and writes a receipt, and those that wait behind it.
     fn write(&mut self, first: Job, inbox: &mut mpsc::Receiver<Job>) {
         let time_seconds = now_seconds();
-        let mut next = self.next;
-        let (mut entries, mut replies, mut bytes) = (vec![], vec![], 0);
+        let before = self.next;
+        let (mut group, mut replies, mut bytes) = (vec![], vec![], 0);
         let mut job = Some(first);
-        while let Some(Job { draft, reply }) = job {
-            let bundle = draft.sign(&self.key, next, time_seconds);
-            let hash = receipt::hash(&bundle.receipt);
-            next = Link { number: next.number + 1, previous: Some(hash) };
-            let bundle = bundle.to_bytes();
-            bytes += bundle.len();
-            entries.push(Entry { hash, bundle });
-            replies.push(reply);
-            let room = entries.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX;
+        while let Some(found) = job {
+            if let Job::Keep(draft, reply) = found {
+                let (bundle, taken) = draft.sign(&self.key, self.next, time_seconds);
+                let hash = receipt::hash(&bundle.receipt);
+                self.next = Link { number: self.next.number + 1, previous: Some(hash), ..self.next };
+                let signed = Signed { hash, bundle: bundle.to_bytes(), receipt: bundle.receipt, taken };
+                bytes += signed.bundle.len();
+                group.push(signed);
+                replies.push(reply);
+            }
+            let room = group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX;
             job = if room { inbox.try_recv().ok() } else { None };
         }
-        let written = self.journal.append(&entries);
+        let hashes: Vec<Hash> = group.iter().map(|signed| signed.hash).collect();
+        let written = self.append(group, time_seconds);
         self.well.store(written.is_ok(), Ordering::Relaxed);
         match written {
-            Ok(places) => {
-                self.next = next;
-                let mut known = self.places.write().unwrap_or_else(PoisonError::into_inner);
-                known.extend(entries.iter().map(|entry| name_of(&entry.hash)).zip(places));
-                drop(known);
-                for (reply, Entry { hash, .. }) in replies.into_iter().zip(entries) {
-                    let key = Some(opening_key(&self.secret, &hash));
+            Ok(()) => {
+                self.count.store(self.next.number, Ordering::Relaxed);
+                for (reply, hash) in replies.into_iter().zip(hashes) {
                     // Nobody may listen any more; the receipt stays.
-                    let _ = reply.send(Ok(Ticket { name: name_of(&hash), key }));
+                    let _ = reply.send(Ok(Ticket::new(&hash, opening_key(&self.secret, &hash))));
                 }
             }
             Err(error) => {
-                tracing::error!("{} receipts could not be written: {error}", entries.len());
+                tracing::error!("{} receipts could not be written: {error}", replies.len());
+                self.next = before;
                 for reply in replies {
                     let _ = reply.send(Err(RecordError::Disk(error.to_string())));
                 }
             }
         }
     }
+
+    /// Makes a group durable, together with what is to be aborted and committed to.
+    fn append(&mut self, group: Vec<Signed>, time_seconds: u64) -> Result<(), StartError> {
+        let aborted = self.numbers.to_abort();
+        let wanted = self.numbers.wanted(self.log.size(), time_seconds);
+        if group.is_empty() && aborted.is_empty() && wanted.is_none() {
+            return Ok(());
+        }
+        let (mut entries, mut bundles, mut settled) = (vec![], vec![], vec![]);
+        if !aborted.is_empty() {
+            let ranges = Aborted::ranges_of(aborted.iter().copied());
+            entries.push(Aborted { ranges, time_seconds }.sign(&self.key));
+        }
+        if let Some((seeds, mark)) = &wanted {
+            mark.write(&self.folder, MARK)?;
+            entries.push(seeds.sign(&self.key));
+        }
+        let list = entries.len();
+        for signed in group {
+            bundles.push((name_of(&signed.receipt), signed.bundle));
+            entries.push(signed.receipt);
+            settled.extend(signed.taken);
+        }
+        if !bundles.is_empty() {
+            self.openings.append(&bundles, time_seconds)?;
+        }
+        let appended = self.log.append(&entries)?;
+        self.numbers.were_aborted(&aborted);
+        settled.into_iter().for_each(Taken::settle);
+        if let Some((seeds, _)) = wanted {
+            self.numbers.committed(seeds.first, seeds.end(), appended.first + list as u64 - 1);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use receipt::Bundle;
-    use std::path::Path;
-
-    fn start(path: &Path) -> Recorder {
-        Recorder::start(Folder::open(path).unwrap()).unwrap()
-    }
-
-    /// Records so many answers at once; gives their tickets.
-    async fn record(recorder: &Arc<Recorder>, count: u64) -> Vec<Ticket> {
-        let tasks: Vec<_> = (0..count)
-            .map(|seed| {
-                let recorder = recorder.clone();
-                tokio::spawn(async move { recorder.record(Draft::example(seed)).await.unwrap() })
-            })
-            .collect();
-        let mut tickets = vec![];
-        for task in tasks {
-            tickets.push(task.await.unwrap());
-        }
-        tickets
-    }
-
-    #[tokio::test]
-    async fn answers_at_once_share_a_synchronisation_and_make_one_chain() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut tickets = vec![];
-        for _ in 0..2 {
-            let recorder = Arc::new(start(folder.path()));
-            tickets.extend(record(&recorder, 1000).await);
-        }
-        let recorder = start(folder.path());
-        let mut chain = vec![None; tickets.len()];
-        for (i, ticket) in tickets.iter().enumerate() {
-            let bundle = Bundle::from_bytes(&recorder.bundle(&ticket.name).unwrap().unwrap()).unwrap();
-            let receipt = bundle.check().unwrap();
-            assert_eq!(receipt.claims.seed, i as u64 % 1000, "each answer gets its own receipt");
-            assert!(recorder.opens(&ticket.key.unwrap(), &receipt.hash));
-            assert!(!recorder.opens(&tickets[(i + 1) % 2000].key.unwrap(), &receipt.hash));
-            chain[receipt.claims.number as usize] = Some((receipt.hash, receipt.claims.previous));
-        }
-        let mut before = None;
-        for (hash, previous) in chain.into_iter().map(Option::unwrap) {
-            assert_eq!(previous, before);
-            before = Some(hash);
-        }
-        let log = std::fs::read(folder.path().join("receipts.log")).unwrap();
-        let groups = log.windows(4).filter(|four| four == b"LKRG").count();
-        assert!(groups < 500, "{groups} synchronisations for 2000 receipts");
-    }
-
-    #[test]
-    fn an_id_is_read_as_it_was_written_and_nothing_else_is() {
-        for key in [None, Some([0xab; 16])] {
-            let ticket = Ticket { name: [0x1f; 16], key };
-            assert_eq!(Ticket::parse(&ticket.id()), Some(ticket));
-        }
-        let name = "1f".repeat(16);
-        for id in [&name, "rcpt-", "rcpt-1f", &format!("rcpt-{name}-"), &format!("rcpt-{}", name.to_uppercase())] {
-            assert_eq!(Ticket::parse(id), None, "{id}");
-        }
-    }
-}
+#[path = "recorder_tests.rs"]
+mod tests;

@@ -6,11 +6,11 @@ use crate::body;
 use crate::error::ApiError;
 use crate::order::{Endpoint, Order};
 use crate::shape::Shape;
-use crate::{hex, models, receipts, stream};
+use crate::{hex, log, models, receipts, stream};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
@@ -19,6 +19,9 @@ use tokio::time::{Instant, timeout_at};
 
 /// Where a non-streamed answer names its receipts.
 const RECEIPT_HEADER: &str = "x-lockstep-receipt";
+
+/// Where an answer tells its seeds' numbers and secrets.
+const SEED_HEADER: HeaderName = HeaderName::from_static("x-lockstep-seed");
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -33,6 +36,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         // Names may have slashes.
         .route("/v1/models/{*id}", get(models::get))
         .route("/v1/receipts/{id}", get(receipts::get))
+        .route("/v1/log/{*path}", get(log::get))
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)
@@ -65,8 +69,11 @@ async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> 
     // All are queued before the first is waited for; if one is refused, the others are dropped and so cancelled.
     let begin = |question| Answer::begin(&app, question, endpoint.prompt_parameter(), deadline);
     let answers = order.questions.into_iter().map(begin).collect::<Result<Vec<_>, _>>()?;
+    let seeds = seeds_header(&answers);
     if order.stream {
-        return Ok(stream::respond(shape, answers));
+        let mut response = stream::respond(shape, answers);
+        response.headers_mut().extend(seeds);
+        return Ok(response);
     }
     let mut whole = Vec::with_capacity(answers.len());
     for answer in answers {
@@ -77,7 +84,18 @@ async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> 
     if let Ok(ids) = HeaderValue::from_str(&ids.join(", ")) {
         response.headers_mut().insert(RECEIPT_HEADER, ids);
     }
+    response.headers_mut().extend(seeds);
     Ok(response)
+}
+
+/// What the node's share of each seed is, told when the request is admitted: `NUMBER:SECRET` for each choice.
+fn seeds_header(answers: &[Answer]) -> Option<(HeaderName, HeaderValue)> {
+    let told = |(number, secret): (u64, receipt::Hash)| format!("{number}:{}", hex::encode(&secret));
+    let seeds: Vec<String> = answers.iter().filter_map(|answer| answer.seed().map(told)).collect();
+    if seeds.is_empty() {
+        return None;
+    }
+    Some((SEED_HEADER, HeaderValue::from_str(&seeds.join(", ")).ok()?))
 }
 
 /// Reads and tokenises on threads that may take long, a few at once.
@@ -100,6 +118,7 @@ async fn welcome(State(app): State<Arc<App>>) -> String {
          \x20 POST /v1/chat/completions    a conversation\n\
          \x20 POST /v1/completions         plain text\n\
          \x20 GET  /v1/receipts/ID         the receipt of an answer and what opens it (?format=json to read it)\n\
+         \x20 GET  /v1/log/checkpoint       the newest head of the log of receipts, and its tiles beside it\n\
          \x20 GET  /health                 whether this server is well, and how full\n",
         app.base_name,
         app.adapters.len(),
@@ -113,6 +132,7 @@ async fn health(State(app): State<Arc<App>>) -> Response {
         "status": if well { "ok" } else { "receipts cannot be kept: the disk needs attention" },
         "node": hex::encode(&app.recorder.node()),
         "receipts": app.recorder.count(),
+        "log": {"origin": app.recorder.log().origin(), "size": app.recorder.log().size()},
         "load": {
             "waiting": load.waiting,
             "running": load.running,

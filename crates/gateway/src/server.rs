@@ -54,6 +54,8 @@ pub struct Limits {
     pub stall_deadline: Duration,
     /// How long answers may go on once the server is to end.
     pub shutdown_grace: Duration,
+    /// How long what opens a receipt is kept for auditors, at least; it is deleted at most a sixteenth later.
+    pub audit_window: Duration,
 }
 
 impl Default for Limits {
@@ -68,11 +70,17 @@ impl Default for Limits {
             idle_deadline: Duration::from_secs(120),
             stall_deadline: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(30),
+            audit_window: Duration::from_secs(30 * 24 * 3600),
         }
     }
 }
 
 impl Limits {
+    /// The audit window as receipts state it.
+    fn window_seconds(&self) -> u32 {
+        u32::try_from(self.audit_window.as_secs()).unwrap_or(u32::MAX)
+    }
+
     /// KiB of all bodies; room for one at least.
     pub(crate) fn bodies_kib(&self) -> u32 {
         let kib = self.bodies_bytes_max.max(self.body_bytes_max).div_ceil(1024);
@@ -92,7 +100,7 @@ impl Server {
     /// The folder cannot be used, is used by another server, or is damaged; or a name cannot name a model.
     pub fn new(engine: Arc<Engine>, config: Config) -> Result<Server, StartError> {
         check_names(&config)?;
-        let recorder = Recorder::start(Folder::open(&config.folder)?)?;
+        let recorder = Recorder::start(Folder::open(&config.folder)?, config.limits.window_seconds())?;
         let processors = std::thread::available_parallelism().map_or(1, |processors| processors.get());
         let app = App {
             base: Base::of(engine.model(), engine.text()),
@@ -113,11 +121,31 @@ impl Server {
         self.app.recorder.node()
     }
 
+    /// The log of receipts, for whoever has it witnessed.
+    pub fn log(&self) -> Arc<tlog::Log> {
+        self.app.recorder.log().clone()
+    }
+
     /// Serves until `shutdown` is done and the answers under way are finished, or their grace is over. Then the data
     /// folder is free for another server. Needs a Tokio runtime with time and IO.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let router = routes::router(self.app.clone());
+        let sweeping = tokio::spawn(sweep(self.app.clone()));
         connections::serve(listener, router, &self.app.limits, shutdown).await;
+        sweeping.abort();
+    }
+}
+
+/// Deletes what is older than the audit window, for ever.
+async fn sweep(app: Arc<App>) {
+    let pause = (app.limits.audit_window / 64).clamp(Duration::from_secs(1), Duration::from_secs(3600));
+    loop {
+        tokio::time::sleep(pause).await;
+        let app = app.clone();
+        let swept = tokio::task::spawn_blocking(move || app.recorder.sweep()).await;
+        if let Ok(Err(error)) = swept {
+            tracing::error!("openings could not be deleted: {error}");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::answer::{End, Usage};
 use crate::order::Endpoint;
-use crate::recorder::Ticket;
+use crate::ticket::Ticket;
 use engine::Finish;
 use serde_json::{Value, json};
 

@@ -28,26 +28,31 @@ pub enum StartError {
         path: PathBuf,
     },
     /// The node's key cannot be read.
-    #[error("{path} is not a node's key (64 hexadecimal digits): restore it from a backup")]
+    #[error("{path} is not a secret of this node (64 hexadecimal digits): restore it from a backup")]
     KeyDamaged {
         /// The file.
         path: PathBuf,
     },
+    /// The folder holds receipts that an earlier version wrote.
+    #[error("{path} holds receipts of an earlier format: move the folder aside, or use a new data folder")]
+    OldFormat {
+        /// The file with the receipts.
+        path: PathBuf,
+    },
+    /// There are openings, but what they were encrypted with is gone or another.
+    #[error("{path} was encrypted with another openings.key: restore it, or move the openings aside")]
+    OtherOpeningsKey {
+        /// The file with openings.
+        path: PathBuf,
+    },
+    /// The log of receipts cannot be used.
+    #[error(transparent)]
+    Log(#[from] tlog::LogError),
     /// There are receipts, but the key that signed them is gone or another.
     #[error("the receipts in {path} were signed with another key than node.key: restore it, or use a new data folder")]
     OtherKey {
         /// The file with the receipts.
         path: PathBuf,
-    },
-    /// Receipts that were given out cannot be read.
-    #[error("{path} is damaged at byte {offset}: {what}; restore it from a backup")]
-    Damaged {
-        /// The file with the receipts.
-        path: PathBuf,
-        /// Where.
-        offset: u64,
-        /// What is wrong.
-        what: String,
     },
     /// A model cannot be served under this name.
     #[error("{name:?} cannot name a model: {what}")]

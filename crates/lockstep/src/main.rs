@@ -4,12 +4,16 @@ mod bench;
 mod demo;
 mod failure;
 mod generate;
+mod log;
 mod progress;
+mod remote;
 mod score;
 mod selftest;
+mod serve;
 mod source;
 mod up;
 mod verify;
+mod witness;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -30,6 +34,10 @@ enum Command {
     Up(up::UpArgs),
     /// Replay an answer and say whether its receipt is true. Exit code 0: equal; 1: not, or an error.
     Verify(verify::VerifyArgs),
+    /// Check a node's log of receipts, prove what is in it, serve a copy of it.
+    Log(log::LogArgs),
+    /// Witness logs: sign their heads as long as each continues the one before.
+    Witness(witness::WitnessArgs),
     /// Answer one prompt on the terminal.
     Generate(generate::GenerateArgs),
     /// Score a text: its mean negative log-likelihood, and a digest of every logit.
@@ -41,20 +49,20 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Whether everything is as claimed, of commands that judge.
     let result = match Cli::parse().command {
-        Command::Up(args) => up::run(&args),
-        Command::Verify(args) => match verify::run(&args) {
-            Ok(true) => Ok(()),
-            Ok(false) => return ExitCode::FAILURE,
-            Err(failure) => Err(failure),
-        },
-        Command::Generate(args) => generate::run(&args),
-        Command::Score(args) => score::run(&args),
-        Command::Bench(args) => bench::run(&args),
-        Command::Selftest(args) => selftest::run(&args),
+        Command::Up(args) => up::run(&args).map(|()| true),
+        Command::Verify(args) => verify::run(&args),
+        Command::Log(args) => log::run(&args),
+        Command::Witness(args) => witness::run(&args),
+        Command::Generate(args) => generate::run(&args).map(|()| true),
+        Command::Score(args) => score::run(&args).map(|()| true),
+        Command::Bench(args) => bench::run(&args).map(|()| true),
+        Command::Selftest(args) => selftest::run(&args).map(|()| true),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(failure) => {
             eprintln!("error: {failure}");
             ExitCode::FAILURE

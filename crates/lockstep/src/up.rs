@@ -3,14 +3,18 @@
 use crate::demo;
 use crate::failure::{Failure, io};
 use crate::source::{Base, ModelArgs, named_adapter};
+use crate::witness::Asked;
 use clap::Args;
 use engine::{Config, Engine};
 use model::{Adapter, Origin};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+
+/// Between two heads that a witness is asked to sign.
+const WITNESS_PAUSE: Duration = Duration::from_secs(5);
 
 /// Options of `lockstep up`.
 #[derive(Args, Debug)]
@@ -30,6 +34,12 @@ pub(crate) struct UpArgs {
     /// Gigabytes for keys and values. Default: half of the memory that is free.
     #[arg(long, value_name = "GB")]
     memory: Option<f64>,
+    /// A witness that is asked to sign the heads of the log of receipts. May be given many times.
+    #[arg(long = "witness", value_name = "KEY=URL")]
+    witnesses: Vec<Asked>,
+    /// Days for which what opens receipts is kept for auditors; then it is deleted.
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    audit_days: u16,
 }
 
 /// Serves until interrupted.
@@ -46,9 +56,10 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let folder = args.model.data_folder()?.join("node");
     let server = gateway::Server::new(
         engine.clone(),
-        gateway::Config { folder, base: name.clone(), adapters: adapters.clone(), limits: gateway::Limits::default() },
+        gateway::Config { folder, base: name.clone(), adapters: adapters.clone(), limits: limits(args) },
     )
     .map_err(|error| Failure(error.to_string()))?;
+    ask_witnesses(&args.witnesses, &server.log())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -63,6 +74,35 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         server.serve(listener, interrupted()).await;
         Ok(())
     })
+}
+
+fn limits(args: &UpArgs) -> gateway::Limits {
+    let audit_window = Duration::from_secs(u64::from(args.audit_days) * 24 * 3600);
+    gateway::Limits { audit_window, ..gateway::Limits::default() }
+}
+
+/// Has the log's heads witnessed for as long as the process lives, by every witness in a thread of its own.
+fn ask_witnesses(witnesses: &[Asked], log: &Arc<tlog::Log>) -> Result<(), Failure> {
+    for witness in witnesses {
+        let (witness, log) = (witness.clone(), log.clone());
+        let ask = move || {
+            let (mut last, mut failed) = (0, false);
+            loop {
+                match witness.ask(&log, &mut last) {
+                    Ok(()) => failed = false,
+                    Err(failure) if !failed => {
+                        eprintln!("note: the witness {} does not sign: {failure}", witness.name());
+                        failed = true;
+                    }
+                    Err(_) => {}
+                }
+                std::thread::sleep(WITNESS_PAUSE);
+            }
+        };
+        let thread = std::thread::Builder::new().name("lockstep-witness".to_owned()).spawn(ask);
+        thread.map_err(|error| Failure(format!("starting threads: {error}")))?;
+    }
+    Ok(())
 }
 
 fn adapters(args: &UpArgs, base: &Base) -> Result<BTreeMap<String, Arc<Adapter>>, Failure> {
@@ -147,7 +187,7 @@ fn announce(
 }
 
 /// Done when the process is asked to end.
-async fn interrupted() {
+pub(crate) async fn interrupted() {
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
     {

@@ -2,15 +2,18 @@
 
 use crate::demo;
 use crate::failure::{Failure, io};
+use crate::log::{committed, included};
 use crate::progress::count_bar;
+use crate::remote::{Place, agent, fetch};
 use crate::source::{ModelArgs, named_adapter};
 use audit::{Progress, ReplayConfig, Verdict, replay};
 use clap::Args;
 use exact::Activations;
 use model::Adapter;
-use receipt::Bundle;
+use receipt::{Bundle, Receipt};
 use std::io::Read;
 use std::path::PathBuf;
+use tlog::{Proof, Reader, VerifierKey, leaf_hash};
 
 /// Options of `lockstep verify`.
 #[derive(Args, Debug)]
@@ -22,6 +25,16 @@ pub(crate) struct VerifyArgs {
     /// Adapters the answer may have used. Without --model: the demo's are known.
     #[arg(long = "adapter", value_name = "NAME=DIR")]
     adapters: Vec<String>,
+    /// The proof that the receipt is in its node's log: what /v1/receipts/ID?format=proof gave.
+    #[arg(long, value_name = "FILE")]
+    proof: Option<PathBuf>,
+    /// The node's log, in which the receipt, and the commitment to the secret of its seed, must be: an address
+    /// (http://HOST:PORT/v1/log) or a folder.
+    #[arg(long, value_name = "URL|DIR")]
+    log: Option<String>,
+    /// A witness whose signature the log's head must carry (name+hash+key). May be given many times.
+    #[arg(long = "witness", value_name = "KEY")]
+    witnesses: Vec<VerifierKey>,
     /// Print the verdict as one line of JSON.
     #[arg(long)]
     json: bool,
@@ -30,13 +43,17 @@ pub(crate) struct VerifyArgs {
 /// Bytes a bundle may have: a million tokens and their leaves.
 const BUNDLE_BYTES_MAX: u64 = 64 << 20;
 
+/// Bytes a proof of inclusion may have.
+const PROOF_BYTES_MAX: usize = 1 << 17;
+
 /// Replays; gives whether everything is as claimed.
 pub(crate) fn run(args: &VerifyArgs) -> Result<bool, Failure> {
     let bundle = Bundle::from_bytes(&read(&args.receipt)?)
         .map_err(|error| Failure(format!("{}: {error}", args.receipt.display())))?;
-    let claims = receipt::Receipt::parse(&bundle.receipt)
-        .map_err(|error| Failure(format!("{}: {error}", args.receipt.display())))?
-        .claims;
+    let receipt = receipt::Receipt::parse(&bundle.receipt)
+        .map_err(|error| Failure(format!("{}: {error}", args.receipt.display())))?;
+    let logged = logged(args, &bundle, &receipt);
+    let claims = receipt.claims;
     // The receipt says in which mode the answer was computed; its digest says whether that is true.
     let mut model = args.model.clone();
     model.activations = match claims.activations {
@@ -62,12 +79,59 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<bool, Failure> {
     config.progress = Some(&mut show);
     let verdict = replay(&bundle, base.model.clone(), adapter, config).map_err(|error| Failure(error.to_string()))?;
     bar.finish_and_clear();
+    let in_log = logged.iter().all(Result::is_ok);
     if args.json {
-        println!("{}", serde_json::to_string(&verdict)?);
+        let mut verdict = serde_json::to_value(&verdict)?;
+        verdict["log"] = match &logged {
+            None => serde_json::Value::Null,
+            Some(Ok(words)) => serde_json::json!({"included": true, "what": words}),
+            Some(Err(failure)) => serde_json::json!({"included": false, "what": failure.to_string()}),
+        };
+        println!("{verdict}");
     } else {
         println!("{verdict}");
+        match &logged {
+            None => {}
+            Some(Ok(words)) => println!("logged: {words}"),
+            Some(Err(failure)) => println!("not shown to be logged: {failure}"),
+        }
     }
-    Ok(matches!(verdict, Verdict::Equal { .. }))
+    Ok(matches!(verdict, Verdict::Equal { .. }) && in_log)
+}
+
+/// Whether the receipt is in its node's log, and its seed's secret was committed to; nothing if that was not asked.
+fn logged(args: &VerifyArgs, bundle: &Bundle, receipt: &Receipt) -> Option<Result<String, Failure>> {
+    if args.proof.is_none() && args.log.is_none() {
+        return None;
+    }
+    Some(args.log.as_deref().map_or(Ok(None), |log| in_log(log, bundle, receipt)).and_then(|from_log| {
+        let proof = match &args.proof {
+            Some(path) => Some(Proof::parse(&std::fs::read(path).map_err(io(path))?)?),
+            None => from_log,
+        };
+        let proof = proof.ok_or_else(|| Failure("there is no proof".to_owned()))?;
+        included(receipt, &bundle.receipt, &proof, &args.witnesses)
+    }))
+}
+
+/// The proof that a log has of a receipt, once it shows that the secret of the seed was committed to.
+fn in_log(log: &str, bundle: &Bundle, receipt: &Receipt) -> Result<Option<Proof>, Failure> {
+    let reader = Reader::open(Place::parse(log), &tlog::verifier_of(&receipt.node)?)?;
+    committed(&reader, bundle, receipt)?;
+    if let Some(server) = log.trim_end_matches('/').strip_suffix("/log").filter(|_| log.starts_with("http")) {
+        let address = format!("{server}/receipts/{}?format=proof", receipt.id());
+        return Ok(Some(Proof::parse(&fetch(&agent(), &address, PROOF_BYTES_MAX)?)?));
+    }
+    let mut found = None;
+    reader.entries(|index, entry| {
+        if entry == bundle.receipt {
+            found = Some(index);
+        }
+        Ok(())
+    })?;
+    let Some(index) = found else { return Err(Failure("the log does not hold this receipt".to_owned())) };
+    let hashes = reader.prove(&leaf_hash(&bundle.receipt), index)?;
+    Ok(Some(Proof { index, hashes, head: reader.note().clone() }))
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, Failure> {

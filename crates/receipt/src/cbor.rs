@@ -128,6 +128,11 @@ impl<'a> Reader<'a> {
         self.head(UINT)
     }
 
+    /// `n` of the number −1 − `n`.
+    pub(crate) fn negative(&mut self) -> Result<u64, Malformed> {
+        self.head(NEGATIVE)
+    }
+
     pub(crate) fn uint32(&mut self) -> Result<u32, Malformed> {
         u32::try_from(self.uint()?).map_err(|_| Malformed::Range)
     }

@@ -41,7 +41,7 @@ impl Activations {
 /// Everything a receipt binds (docs/receipts.md). The hashes come from [`crate::Opening`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Claims {
-    /// Version of the arithmetic.
+    /// Version of the arithmetic, which includes the sampler.
     pub arithmetic: u32,
     /// Activation mode.
     pub activations: Activations,
@@ -71,12 +71,16 @@ pub struct Claims {
     pub seed: u64,
     /// Whether the client chose the seed.
     pub seed_from_client: bool,
+    /// Which of the node's committed secrets the seed came from ([`crate::seed`]); none if the client chose it.
+    pub seed_number: Option<u64>,
     /// Salted root of the trace.
     pub trace: Hash,
     /// When the receipt was made, in seconds since 1970.
     pub time_seconds: u64,
     /// Version of the price list that applies; 0 is none.
     pub price: u32,
+    /// For how many seconds after `time_seconds` the node owes auditors what opens this receipt.
+    pub opening_seconds: u32,
     /// How many receipts the node had made before this one.
     pub number: u64,
     /// Hash of the node's previous receipt; none before its first.
@@ -85,9 +89,10 @@ pub struct Claims {
 
 impl Claims {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let optional = [self.base_files, self.adapter, self.tokenizer, self.template, self.previous];
+        let digests = [self.base_files, self.adapter, self.tokenizer, self.template, self.previous];
+        let optional = digests.iter().flatten().count() + usize::from(self.seed_number.is_some());
         let mut writer = Writer::default();
-        writer.map(16 + optional.iter().flatten().count());
+        writer.map(17 + optional);
         writer.uint(1).uint(VERSION);
         writer.uint(2).uint(self.arithmetic.into());
         writer.uint(3).text(self.activations.name());
@@ -111,7 +116,22 @@ impl Claims {
         writer.uint(19).uint(self.price.into());
         writer.uint(20).uint(self.number);
         write_optional(&mut writer, 21, self.previous);
+        if let Some(number) = self.seed_number {
+            writer.uint(22).uint(number);
+        }
+        writer.uint(23).uint(self.opening_seconds.into());
         writer.finish()
+    }
+
+    /// Whether fields that depend on each other agree.
+    fn check(&self) -> Result<(), ReceiptError> {
+        if self.seed_from_client == self.seed_number.is_some() {
+            return Err(ReceiptError::Contradiction("a seed is either the client's or has a number"));
+        }
+        if (self.number == 0) != self.previous.is_none() {
+            return Err(ReceiptError::Contradiction("only a node's first receipt has none before it"));
+        }
+        Ok(())
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Claims, ReceiptError> {
@@ -146,9 +166,12 @@ impl Claims {
             price: fields.required(19)?.uint32()?,
             number: fields.required(20)?.uint()?,
             previous: fields.optional(21)?.map(Reader::bytes_of).transpose()?,
+            seed_number: fields.optional(22)?.map(Reader::uint).transpose()?,
+            opening_seconds: fields.required(23)?.uint32()?,
         };
         fields.finish()?;
         reader.finish()?;
+        claims.check()?;
         Ok(claims)
     }
 }

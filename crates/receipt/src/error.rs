@@ -54,6 +54,12 @@ pub enum Mismatch {
         /// In the opening.
         opened: u64,
     },
+    /// How the seed came about: a numbered seed without its secret, or a client's seed with one.
+    #[error("the receipt and what opens it disagree on who chose the seed")]
+    SeedOrigin,
+    /// The seed does not come from the nonce, the secret and the request.
+    #[error("the seed is not the one that nonce, secret and request give")]
+    SeedDerivation,
     /// The seed.
     #[error("the receipt names seed {claimed}, the settings have {opened}")]
     Seed {
@@ -81,6 +87,9 @@ pub enum ReceiptError {
     /// More bytes than a receipt can have.
     #[error("a receipt has at most {max} bytes, this has {0}", max = crate::RECEIPT_BYTES_MAX)]
     TooLarge(usize),
+    /// More bytes than an entry of a log can have.
+    #[error("an entry has at most {max} bytes, this has {0}", max = crate::ENTRY_BYTES_MAX)]
+    EntryTooLarge(usize),
     /// Not the bytes of a receipt or a bundle.
     #[error("this is not well formed: {0}")]
     Malformed(#[from] Malformed),
@@ -90,6 +99,9 @@ pub enum ReceiptError {
     /// The signature is not the node's over this content.
     #[error("the signature is not valid: the receipt was altered, or was not made by the node it names")]
     Signature,
+    /// Two fields of a statement contradict each other.
+    #[error("it contradicts itself: {0}")]
+    Contradiction(&'static str),
     /// The opening is not what the receipt binds.
     #[error("the bundle does not open its receipt: {0}")]
     Opening(#[from] Mismatch),

@@ -15,6 +15,9 @@ pub(crate) enum Domain {
     Settings = 0x14,
     Output = 0x15,
     Trace = 0x16,
+    Request = 0x17,
+    Seed = 0x18,
+    Commitment = 0x19,
 }
 
 pub(crate) fn salted(domain: Domain, salt: &Salt, content: &[u8]) -> Hash {

@@ -5,6 +5,10 @@
 //! holds what is behind the hashes; both together are a [`Bundle`], from which anybody with the weights replays the answer and
 //! compares. `docs/receipts.md` specifies every byte.
 //!
+//! Receipts stand in a public log, beside lists of commitments to secrets ([`Seeds`]), lists of numbers without an answer
+//! ([`Aborted`]) and clients' [`Countersignature`]s. A [`Statement`] is any of them; a [`Monitor`] reads a whole log and
+//! finds what contradicts itself in it.
+//!
 //! This crate knows nothing of models and devices and is small enough for a browser.
 //!
 //! ```
@@ -20,6 +24,7 @@
 //!     settings,
 //!     salts: Salts::from_random(&[7; 64]), // from the operating system's generator in earnest
 //!     leaves: vec![[0; 32]; 3],
+//!     seed: None, // the client chose it
 //! };
 //! let claims = Claims {
 //!     arithmetic: 1,
@@ -37,9 +42,11 @@
 //!     finish: Finish::Stop,
 //!     seed: 42,
 //!     seed_from_client: true,
+//!     seed_number: None,
 //!     trace: opening.trace_root(),
 //!     time_seconds: 1_790_000_000,
 //!     price: 0,
+//!     opening_seconds: 2_592_000,
 //!     number: 0,
 //!     previous: None,
 //! };
@@ -51,22 +58,31 @@
 mod bundle;
 mod cbor;
 mod claims;
+mod countersign;
+mod envelope;
 mod error;
 mod hash;
+mod monitor;
 mod opening;
 mod settings;
 mod signed;
+mod statement;
 
+pub mod seed;
 pub mod trace;
 
 pub use bundle::Bundle;
 pub use claims::{Activations, Claims, Finish};
+pub use countersign::{COUNTERSIGNATURE_CONTENT_TYPE, Countersignature};
 pub use ed25519_dalek::SigningKey;
 pub use error::{Malformed, Mismatch, ReceiptError};
 pub use hash::{Hash, Salt};
+pub use monitor::{Fault, Monitor, OVERDUE_SECONDS};
 pub use opening::{Opening, Salts};
+pub use seed::{Aborted, Nonce, SeedOrigin, Seeds};
 pub use settings::Settings;
 pub use signed::{CONTENT_TYPE, RECEIPT_BYTES_MAX, Receipt, hash, id, sign};
+pub use statement::{ENTRY_BYTES_MAX, Statement};
 
-/// Version of the format of receipts and bundles.
-pub const VERSION: u64 = 1;
+/// Version of the format of receipts, bundles and the other statements of a log.
+pub const VERSION: u64 = 2;

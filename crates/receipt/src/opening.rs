@@ -6,6 +6,7 @@ use crate::cbor::{Reader, Writer};
 use crate::claims::Claims;
 use crate::error::Malformed;
 use crate::hash::{Domain, Hash, Salt, salted, token_bytes};
+use crate::seed::{self, Nonce, SeedOrigin};
 use crate::settings::{Settings, read_tokens};
 use crate::trace;
 
@@ -43,6 +44,8 @@ pub struct Opening {
     pub salts: Salts,
     /// The trace's leaf of every position that was computed: all of the prompt, and the answer but for its last token.
     pub leaves: Vec<Hash>,
+    /// What the seed was made of; none if the client chose it.
+    pub seed: Option<SeedOrigin>,
 }
 
 impl Opening {
@@ -79,6 +82,7 @@ impl Opening {
         if claims.seed != self.settings.seed {
             return Err(Mismatch::Seed { claimed: claims.seed, opened: self.settings.seed });
         }
+        self.check_seed(claims)?;
         if leaves != needed {
             return Err(Mismatch::Leaves { needed, opened: leaves });
         }
@@ -91,9 +95,23 @@ impl Opening {
         hashes.into_iter().find(|(claimed, opened, _)| claimed != opened).map_or(Ok(()), |(.., what)| Err(what))
     }
 
+    /// Whether the seed is what the node's secret and the request make it. That the node had committed to the secret is
+    /// for the log to tell ([`crate::Seeds::commits`]).
+    fn check_seed(&self, claims: &Claims) -> Result<(), Mismatch> {
+        match (&self.seed, claims.seed_number) {
+            (None, None) => Ok(()),
+            (Some(origin), Some(_)) => {
+                let request = seed::request_hash(&claims.base, claims.adapter.as_ref(), &self.settings, &self.prompt);
+                let derived = seed::derive(&origin.nonce, &origin.secret, &request);
+                if derived == claims.seed { Ok(()) } else { Err(Mismatch::SeedDerivation) }
+            }
+            _ => Err(Mismatch::SeedOrigin),
+        }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        writer.map(8);
+        writer.map(if self.seed.is_some() { 11 } else { 8 });
         writer.uint(1).bytes(&token_bytes(&self.prompt));
         writer.uint(2).bytes(&token_bytes(&self.output));
         writer.uint(3).item(&self.settings.encode());
@@ -102,6 +120,11 @@ impl Opening {
         writer.uint(6).bytes(&self.salts.output);
         writer.uint(7).bytes(&self.salts.trace);
         writer.uint(8).bytes(self.leaves.as_flattened());
+        if let Some(origin) = &self.seed {
+            writer.uint(9).bytes(&origin.nonce);
+            writer.uint(10).bytes(&origin.secret);
+            writer.uint(11).uint(origin.entry);
+        }
         writer.finish()
     }
 
@@ -118,6 +141,14 @@ impl Opening {
                 trace: fields.required(7)?.bytes_of()?,
             },
             leaves: fields.required(8)?.groups_of()?.to_vec(),
+            seed: match fields.optional(9)? {
+                None => None,
+                Some(reader) => {
+                    let nonce = Nonce::from_bytes(reader.bytes()?).ok_or(Malformed::Range)?;
+                    let secret = fields.required(10)?.bytes_of()?;
+                    Some(SeedOrigin { nonce, secret, entry: fields.required(11)?.uint()? })
+                }
+            },
         };
         fields.finish()?;
         Ok(opening)

@@ -112,7 +112,7 @@ fn every_changed_bit_of_a_bundle_is_refused() {
 #[test]
 fn announced_lengths_beyond_the_input_are_refused_at_once() {
     // Version, receipt, then an opening whose prompt, or whose stop strings, are announced to be 2⁶² long.
-    let start = [0xa3, 0x01, 0x01, 0x02, 0x40, 0x03];
+    let start = [0xa3, 0x01, 0x02, 0x02, 0x40, 0x03];
     let huge = [0x40, 0, 0, 0, 0, 0, 0, 0];
     let prompt = [&start[..], &[0xa8, 0x01, 0x5b], &huge].concat();
     assert_eq!(Bundle::from_bytes(&prompt), Err(Malformed::Truncated.into()));
@@ -142,6 +142,7 @@ fn any_opening() -> impl Strategy<Value = Opening> {
     (tokens(200), tokens(100), settings, any::<[[u8; 16]; 4]>(), any::<u8>()).prop_map(
         |(prompt, output, settings, salts, leaf)| Opening {
             leaves: vec![[leaf; 32]; (prompt.len() + output.len()).saturating_sub(1)],
+            seed: None,
             prompt,
             output,
             settings,

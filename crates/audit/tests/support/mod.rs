@@ -144,6 +144,7 @@ impl Case {
             settings: settings.clone(),
             salts: Salts::from_random(&std::array::from_fn(|i| i as u8)),
             leaves: answer.leaves.clone(),
+            seed: None,
         };
         let claims = Claims {
             arithmetic: exact::VERSION,
@@ -161,9 +162,11 @@ impl Case {
             finish: answer.finish,
             seed: 0,
             seed_from_client: true,
+            seed_number: None,
             trace: [0; 32],
             time_seconds: 1_790_000_000,
             price: 0,
+            opening_seconds: 0,
             number: 0,
             previous: None,
         };
