@@ -1,6 +1,6 @@
 //! Linear maps on quantised rows (specification, sections 2 and 3).
 
-use crate::kernels::{self, Left, Multiplier, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
+use crate::kernels::{self, Left, Multiplier, Narrow, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
 use crate::matrix::{BLOCK, Matrix, RowMatrix};
 use crate::quantise::{Quantised, TILE_ROWS};
 use crate::shared::Shared;
@@ -44,6 +44,8 @@ pub enum Epilogue<'a> {
     AddScaled(f32),
 }
 
+/// More rows than this are worth a panel.
+const NARROW_ROWS: usize = 6;
 /// Bytes of rows that pass over all blocks before the next rows do: a part of the second-level cache, whose rest is for
 /// the weights.
 const CACHED_BYTES: usize = 384 << 10;
@@ -77,6 +79,13 @@ pub fn linear(
 ) {
     assert!(x.inputs() == weights.inputs() && rows.end <= x.rows() && blocks.end <= weights.blocks());
     let product = Product { isa, x, weights, epilogue, out, multiplier: Multiplier::new(isa) };
+    if let Epilogue::AddScaled(gain) = epilogue
+        && rows.len() <= NARROW_ROWS
+        && x.activations() == Activations::A16
+        && kernels::narrow_suits(isa, weights.inputs().div_ceil(4))
+    {
+        return product.narrow(rows, blocks, gain, out_row);
+    }
     let cached = (CACHED_BYTES / (x.tile_stride() / TILE_ROWS).max(1) / PANEL_ROWS).max(2) * PANEL_ROWS;
     let mut first = rows.start;
     while first < rows.end {
@@ -101,6 +110,26 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
+    /// Few rows of few inputs, one by one.
+    fn narrow(&self, rows: Range<usize>, blocks: Range<usize>, gain: f32, out_row: usize) {
+        let stride = self.weights.block_stride();
+        let padded = blocks.start * BLOCK..blocks.end * BLOCK;
+        let width = self.weights.outputs().min(padded.end) - padded.start;
+        for row in rows.clone() {
+            let digits = |plane| &self.x.bytes()[self.x.offset(row, plane)..];
+            let narrow = Narrow {
+                high: digits(0),
+                low: digits(1),
+                groups: self.weights.inputs().div_ceil(4),
+                packed: bytemuck::cast_slice(&self.weights.packed()[blocks.start * stride..blocks.end * stride]),
+                scales: &self.weights.scales_padded()[padded.clone()],
+                offsets: &self.weights.offsets()[padded.clone()],
+            };
+            let y = self.out.part_mut(out_row + row - rows.start, padded.start, width);
+            kernels::add_narrow(self.isa, narrow, self.x.scales()[row], gain, y);
+        }
+    }
+
     /// The rows `rows` times a panel's width of blocks; the blocks `next` are fetched meanwhile.
     fn columns(&self, rows: Range<usize>, blocks: Range<usize>, next: Range<usize>, out_row: usize, panel: &mut Panel) {
         let stride = self.weights.block_stride();

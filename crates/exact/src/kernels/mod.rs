@@ -10,6 +10,8 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod narrow;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod spread;
@@ -195,6 +197,50 @@ pub(crate) fn row_products(isa: Isa, left: &[u8], rows: &[i8], stride: usize, su
         Level::Avx512 | Level::Amx => unsafe { avx512::row_products(left, rows, stride, sums) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => scalar::row_products(left, rows, stride, sums),
+    }
+}
+
+/// One row of 16-bit digits and the columns of a narrow map: see [`add_narrow`].
+#[derive(Clone, Copy)]
+pub(crate) struct Narrow<'a> {
+    pub high: &'a [u8],
+    pub low: &'a [u8],
+    pub groups: usize,
+    pub packed: &'a [i8],
+    pub scales: &'a [f32],
+    pub offsets: &'a [i32],
+}
+
+/// Whether [`add_narrow`] serves a map of so many groups of inputs: one chunk of digits.
+pub(crate) fn narrow_suits(isa: Isa, groups: usize) -> bool {
+    matches!(isa.level(), Level::Avx512 | Level::Amx) && groups <= CHUNK / 4
+}
+
+/// `y[n] = fma(product, gain, y[n])`, the product as the panels' epilogue computes it.
+#[inline]
+pub(crate) fn add_narrow(isa: Isa, narrow: Narrow<'_>, scale: f32, gain: f32, y: &mut [f32]) {
+    let columns = y.len().next_multiple_of(16);
+    assert!(narrow_suits(isa, narrow.groups) && narrow.high.len().min(narrow.low.len()) >= 4 * narrow.groups);
+    assert!(narrow.packed.len() >= columns * 4 * narrow.groups);
+    assert!(narrow.scales.len() >= columns && narrow.offsets.len() >= columns);
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+    // SAFETY: the processor has the instructions (`narrow_suits`); bounds were checked above.
+    unsafe {
+        narrow::add_512(narrow, scale, gain, y);
+    }
+}
+
+/// Asks memory for bytes that will be needed soon.
+#[inline]
+pub(crate) fn fetch(bytes: &[i8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        #[expect(unsafe_code, reason = "prefetches have no safe form")]
+        // SAFETY: a prefetch touches nothing.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr());
+        }
     }
 }
 
