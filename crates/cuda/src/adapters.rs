@@ -1,0 +1,175 @@
+//! Adapters on the device, kept while there is room, the longest unused given up first.
+
+use crate::arguments::Share;
+use crate::launcher::{Buffer, DeviceError, Launcher};
+use crate::packing::{chunks, pack_narrow, pack_wide, wide_stride};
+use model::{Adapter, LowRank, Plan};
+use std::collections::HashMap;
+
+/// The largest rank the kernels take.
+pub const RANK_MAX: usize = 1024;
+
+/// An adapter's place.
+struct Resident {
+    buffer: Buffer,
+    /// Of its table, an entry per site.
+    table: u64,
+    /// Number of the step that used it last.
+    used: u64,
+}
+
+/// The adapters of one device.
+pub(crate) struct Adapters {
+    resident: HashMap<[u8; 32], Resident>,
+    bytes: usize,
+    bytes_max: usize,
+    step: u64,
+}
+
+/// Lays pieces out in one buffer, each at a multiple of 256.
+#[derive(Default)]
+struct Blob {
+    bytes: Vec<u8>,
+}
+
+impl Blob {
+    fn add(&mut self, piece: &[u8]) -> u64 {
+        let at = self.bytes.len().next_multiple_of(256);
+        self.bytes.resize(at, 0);
+        self.bytes.extend_from_slice(piece);
+        at as u64
+    }
+}
+
+impl Adapters {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Adapters { resident: HashMap::new(), bytes: 0, bytes_max, step: 0 }
+    }
+
+    /// Adapters on the device and their bytes.
+    pub(crate) fn resident(&self) -> (usize, usize) {
+        (self.resident.len(), self.bytes)
+    }
+
+    /// A new step begins: adapters it uses are not given up before the next.
+    pub(crate) fn next_step(&mut self) {
+        self.step += 1;
+    }
+
+    /// The address of an adapter's table, once it is on the device; it is copied there beside the work under way if not.
+    pub(crate) fn table<L: Launcher>(&mut self, launcher: &mut L, adapter: &Adapter) -> Result<u64, DeviceError> {
+        let step = self.step;
+        if let Some(resident) = self.resident.get_mut(&adapter.digest) {
+            resident.used = step;
+            return Ok(resident.table);
+        }
+        let (mut blob, mut shares) = (Blob::default(), Vec::new());
+        for site in &adapter.sites {
+            shares.push(match site {
+                Some(low_rank) => add_site(&mut blob, low_rank)?,
+                None => Share::default(),
+            });
+        }
+        self.insert(launcher, adapter.digest, blob, shares)
+    }
+
+    /// Registers an adapter of meaningless integers, for measurements: of one rank on every map but the head.
+    pub(crate) fn insert_noise<L: Launcher>(
+        &mut self,
+        launcher: &mut L,
+        plan: &Plan,
+        digest: [u8; 32],
+        rank: usize,
+    ) -> Result<(), DeviceError> {
+        let (mut blob, mut shares) = (Blob::default(), Vec::new());
+        let noise = |bytes: usize| (0..bytes).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect::<Vec<u8>>();
+        for (i, site) in plan.sites.iter().enumerate() {
+            if i == plan.head {
+                shares.push(Share::default());
+                continue;
+            }
+            let stride = wide_stride(rank);
+            shares.push(Share {
+                a: blob.add(&noise(rank.div_ceil(8) * 8 * chunks(site.inputs) * 64)),
+                a_scale: blob.add(bytemuck::cast_slice(&vec![1e-5f32; rank])),
+                b: blob.add(&noise(site.outputs * stride)),
+                b_scale: blob.add(bytemuck::cast_slice(&vec![1e-5f32; site.outputs])),
+                gain: 1.0,
+                rank: rank as u32,
+                stride: stride as u32,
+                unused: 0,
+            });
+        }
+        self.insert(launcher, digest, blob, shares).map(|_| ())
+    }
+
+    /// Places a blob; `shares` hold offsets into it and become addresses.
+    fn insert<L: Launcher>(
+        &mut self,
+        launcher: &mut L,
+        digest: [u8; 32],
+        mut blob: Blob,
+        mut shares: Vec<Share>,
+    ) -> Result<u64, DeviceError> {
+        let table = blob.add(bytemuck::cast_slice(&shares));
+        let buffer = self.room(launcher, blob.bytes.len())?;
+        for share in shares.iter_mut().filter(|share| share.rank > 0) {
+            for address in [&mut share.a, &mut share.a_scale, &mut share.b, &mut share.b_scale] {
+                *address += buffer.address;
+            }
+        }
+        blob.bytes[table as usize..][..size_of::<Share>() * shares.len()]
+            .copy_from_slice(bytemuck::cast_slice(&shares));
+        if let Err(error) = launcher.write_aside(buffer.address, &blob.bytes) {
+            launcher.free(buffer);
+            return Err(error);
+        }
+        self.bytes += buffer.bytes;
+        let table = buffer.address + table;
+        self.resident.insert(digest, Resident { buffer, table, used: self.step });
+        Ok(table)
+    }
+
+    /// Memory for an adapter, at the cost of those that this step does not use.
+    fn room<L: Launcher>(&mut self, launcher: &mut L, bytes: usize) -> Result<Buffer, DeviceError> {
+        loop {
+            let full = self.bytes + bytes > self.bytes_max;
+            if !full {
+                match launcher.alloc(bytes) {
+                    Err(DeviceError::Memory(_)) => {}
+                    other => return other,
+                }
+            }
+            let oldest = self.resident.iter().filter(|entry| entry.1.used < self.step).min_by_key(|entry| entry.1.used);
+            let Some(digest) = oldest.map(|entry| *entry.0) else { return Err(DeviceError::Memory(bytes)) };
+            if let Some(resident) = self.resident.remove(&digest) {
+                self.bytes -= resident.buffer.bytes;
+                launcher.free(resident.buffer);
+            }
+        }
+    }
+
+    pub(crate) fn free<L: Launcher>(&mut self, launcher: &mut L) {
+        self.resident.drain().for_each(|(_, resident)| launcher.free(resident.buffer));
+        self.bytes = 0;
+    }
+}
+
+fn add_site(blob: &mut Blob, low_rank: &LowRank) -> Result<Share, DeviceError> {
+    let rank = low_rank.a.outputs();
+    if rank > RANK_MAX {
+        let what =
+            format!("an adapter of rank {rank}: the CUDA kernels take ranks up to {RANK_MAX}; serve it on the CPU");
+        return Err(DeviceError::Unsupported(what));
+    }
+    Ok(Share {
+        a: blob.add(bytemuck::cast_slice(&pack_narrow(&low_rank.a))),
+        a_scale: blob.add(bytemuck::cast_slice(low_rank.a.scales())),
+        b: blob.add(bytemuck::cast_slice(&pack_wide(&low_rank.b))),
+        b_scale: blob.add(bytemuck::cast_slice(low_rank.b.scales())),
+        gain: low_rank.gain,
+        rank: rank as u32,
+        stride: wide_stride(rank) as u32,
+        unused: 0,
+    })
+}
