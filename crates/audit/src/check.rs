@@ -2,6 +2,7 @@
 
 use crate::error::AuditError;
 use crate::verdict::{Difference, Digest, FinishFault, Verdict};
+use exact::sample::Sampling;
 use model::{Adapter, Model};
 use receipt::{Claims, Finish, Opening, Settings};
 
@@ -44,7 +45,7 @@ pub(crate) fn input(opening: &Opening, base: &Model, adapter: Option<&Adapter>) 
     if adapter.is_some_and(|adapter| !fits(adapter, base)) { Err(AuditError::Adapter) } else { Ok(()) }
 }
 
-fn settings(settings: &Settings) -> Result<(), AuditError> {
+pub(crate) fn settings(settings: &Settings) -> Result<(), AuditError> {
     let wrong = |what| Err(AuditError::Settings(what));
     let hot = settings.temperature.is_finite() && settings.temperature >= 0.001;
     if !(settings.temperature == 0.0 || hot) {
@@ -57,6 +58,12 @@ fn settings(settings: &Settings) -> Result<(), AuditError> {
         return wrong("min_p must be between 0 and 1");
     }
     Ok(())
+}
+
+/// The part of settings that the sampler takes.
+pub(crate) fn sampling(settings: &Settings) -> Sampling {
+    let Settings { temperature, top_k, top_p, min_p, seed, .. } = *settings;
+    Sampling { temperature, top_k, top_p, min_p, seed }
 }
 
 fn fits(adapter: &Adapter, base: &Model) -> bool {

@@ -25,7 +25,12 @@ mod draw;
 mod error;
 mod replay;
 mod verdict;
+mod wire;
+
+pub mod dispute;
+pub mod trace;
 
 pub use error::AuditError;
 pub use replay::{Progress, ReplayConfig, replay};
 pub use verdict::{Difference, Digest, FinishFault, Verdict};
+pub use wire::Malformed;

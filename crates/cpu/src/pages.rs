@@ -43,6 +43,25 @@ impl Pages {
         self.pages.iter().map(AlignedBytes::len).sum()
     }
 
+    /// The keys and values of one position in one layer, as a layer digest hashes them (docs/receipts.md, section 3): each
+    /// key head's levels and scale, then each value head's. The position must have been computed.
+    pub fn row(&self, page: u32, layer: usize, slot: usize) -> Vec<u8> {
+        let bytes = self.pages[page as usize].as_bytes();
+        let mut levels = vec![0i8; self.layout.head_dim()];
+        let mut row = Vec::with_capacity(2 * self.key_heads * (levels.len() + 4));
+        for is_key in [true, false] {
+            for head in 0..self.key_heads {
+                let start = (layer * self.key_heads + head) * self.layout.bytes();
+                let block = &bytes[start..start + self.layout.bytes()];
+                let read = if is_key { BlockLayout::read_key } else { BlockLayout::read_value };
+                let scale = read(&self.layout, block, slot, &mut levels);
+                row.extend_from_slice(bytemuck::cast_slice(&levels));
+                row.extend_from_slice(&scale.to_le_bytes());
+            }
+        }
+        row
+    }
+
     /// A view of the named pages that several threads may use during one step.
     pub(crate) fn view<'a>(&'a mut self, used: impl Iterator<Item = u32>) -> PagesView<'a> {
         for page in used {

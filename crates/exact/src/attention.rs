@@ -68,6 +68,26 @@ impl BlockLayout {
         self.write_word(bytes, block, 1, slot, scale.to_bits());
     }
 
+    /// Reads the quantised key of the position in slot `slot` of a block; gives its scale.
+    pub fn read_key(&self, block: &[u8], slot: usize, levels: &mut [i8]) -> f32 {
+        assert!(slot < POSITIONS && levels.len() == self.head_dim);
+        let start = slot / 16 * self.head_dim.div_ceil(4) * 64 + slot % 16 * 4;
+        for (group, four) in levels.chunks_mut(4).enumerate() {
+            four.copy_from_slice(bytemuck::cast_slice(&block[start + group * 64..][..four.len()]));
+        }
+        self.words::<f32>(block, 0)[slot]
+    }
+
+    /// Reads the quantised value of the position in slot `slot` of a block; gives its scale.
+    pub fn read_value(&self, block: &[u8], slot: usize, levels: &mut [i8]) -> f32 {
+        assert!(slot < POSITIONS && levels.len() == self.head_dim);
+        let start = self.values + slot / 4 * 64 + slot % 4;
+        for (i, level) in levels.iter_mut().enumerate() {
+            *level = block[start + i / 16 * 16 * POSITIONS + i % 16 * 4] as i8;
+        }
+        self.words::<f32>(block, 1)[slot]
+    }
+
     fn write_word(&self, bytes: Shared<'_, u8>, block: usize, which: usize, slot: usize, word: u32) {
         bytes.copy_in(block + self.scales + (which * POSITIONS + slot) * 4, &word.to_ne_bytes());
     }

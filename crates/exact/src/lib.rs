@@ -44,6 +44,7 @@ pub mod rotary;
 pub mod sample;
 pub mod shared;
 pub mod spread;
+pub mod steps;
 
 pub use elementary::{LOG2_E, exp2, log2, silu};
 pub use isa::{Isa, IsaError, float_environment_is_standard};

@@ -29,6 +29,18 @@ impl Sampling {
 /// 2²⁴, the unit of probabilities and of top_p and min_p.
 const UNIT: f64 = 16_777_216.0;
 
+/// The count of a token (specification, section 12): its share of the likeliest's, in units of 2⁻²⁴.
+#[inline(always)]
+pub fn count_of(z: f32, z_max: f32) -> u64 {
+    count_body(z, z_max)
+}
+
+/// What is added to a token's `z` before the largest is drawn (specification, section 12).
+#[inline(always)]
+pub fn noise_of(seed: u64, position: u64, id: usize) -> f32 {
+    noise(seed, position, id)
+}
+
 #[inline(always)]
 fn count_body(z: f32, z_max: f32) -> u64 {
     (exp2(z - z_max) * UNIT as f32).round_ties_even() as u64

@@ -15,6 +15,12 @@ pub fn head_block(n: usize) -> usize {
     1 << n.trailing_zeros()
 }
 
+/// Unnormalised Walsh–Hadamard transform over blocks of `block`, a power of two that divides the length.
+pub fn transform(isa: crate::Isa, values: &mut [f32], block: usize) {
+    assert!(block.is_power_of_two() && values.len().is_multiple_of(block));
+    kernels::spread(isa, values, block);
+}
+
 /// Spreads a row in place over blocks of [`spread_block`].
 pub fn spread(isa: crate::Isa, row: &mut [f32]) {
     kernels::spread(isa, row, spread_block(row.len()));

@@ -12,13 +12,13 @@ use std::ops::Range;
 /// Bytes of weights hashed by one job, about.
 const JOB_BYTES: usize = 1 << 20;
 
-/// A hash over a list of texts, numbers and hashes, each written so that no two lists look alike.
-pub(crate) struct Transcript(blake3::Hasher);
+/// A list of texts, numbers and hashes, each written so that no two lists look alike; a digest is its hash.
+pub(crate) struct Transcript(Vec<u8>);
 
 impl Transcript {
     /// Starts with the name of what is being hashed.
     pub(crate) fn new(name: &str) -> Transcript {
-        let mut transcript = Transcript(blake3::Hasher::new());
+        let mut transcript = Transcript(vec![]);
         transcript.text(name);
         transcript
     }
@@ -26,26 +26,26 @@ impl Transcript {
     /// Its length in bytes as a number, then the text.
     pub(crate) fn text(&mut self, text: &str) {
         self.number(text.len());
-        self.0.update(text.as_bytes());
+        self.0.extend_from_slice(text.as_bytes());
     }
 
     /// 64 bits, little end first.
     pub(crate) fn number(&mut self, number: usize) {
-        self.0.update(&(number as u64).to_le_bytes());
+        self.0.extend((number as u64).to_le_bytes());
     }
 
     /// 64 bits, little end first.
     pub(crate) fn bits(&mut self, bits: u64) {
-        self.0.update(&bits.to_le_bytes());
+        self.0.extend(bits.to_le_bytes());
     }
 
     /// 32 bytes.
     pub(crate) fn hash(&mut self, hash: &Hash) {
-        self.0.update(hash);
+        self.0.extend(hash);
     }
 
     pub(crate) fn finish(&self) -> Hash {
-        *self.0.finalize().as_bytes()
+        *blake3::hash(&self.0).as_bytes()
     }
 }
 
@@ -174,12 +174,17 @@ fn tables<'a>(shape: &Shape, plan: &Plan, weights: &'a Weights) -> Vec<(String, 
 
 /// The exact digest of a model, its rows hashed on `threads` threads.
 pub fn exact(shape: &Shape, plan: &Plan, weights: &Weights, activations: Activations, threads: usize) -> Hash {
+    *blake3::hash(&manifest(shape, plan, weights, activations, threads)).as_bytes()
+}
+
+/// The manifest of a model: the bytes whose hash is the exact digest. [`crate::Manifest`] reads them.
+pub fn manifest(shape: &Shape, plan: &Plan, weights: &Weights, activations: Activations, threads: usize) -> Vec<u8> {
     let mut transcript = Transcript::new("lockstep exact digest 1");
     transcript.number(exact::VERSION as usize);
     transcript.text(activations.name());
     write_shape(&mut transcript, shape);
     write_tables(&mut transcript, &tables(shape, plan, weights), threads);
-    transcript.finish()
+    transcript.0
 }
 
 /// Hashes of the rows of one tensor of a model (`model.layers.0.mlp.up_proj.weight` for one): the leaves under its
@@ -222,6 +227,11 @@ fn write_shape(transcript: &mut Transcript, shape: &Shape) {
 
 /// The digest of an adapter: `sites` in the order of the plan's, named as there.
 pub(crate) fn adapter(plan: &Plan, sites: &[Option<LowRank>], threads: usize) -> Hash {
+    *blake3::hash(&adapter_manifest(plan, sites, threads)).as_bytes()
+}
+
+/// The manifest of an adapter: the bytes whose hash is its digest. [`crate::AdapterManifest`] reads them.
+pub fn adapter_manifest(plan: &Plan, sites: &[Option<LowRank>], threads: usize) -> Vec<u8> {
     let present = || plan.sites.iter().zip(sites).filter_map(|(site, low_rank)| Some((site, low_rank.as_ref()?)));
     let mut transcript = Transcript::new("lockstep adapter digest 1");
     transcript.number(exact::VERSION as usize);
@@ -230,12 +240,22 @@ pub(crate) fn adapter(plan: &Plan, sites: &[Option<LowRank>], threads: usize) ->
         transcript.text(&site.name);
         transcript.bits(u64::from(low_rank.gain.to_bits()));
     }
-    let tables: Vec<_> = present()
+    write_tables(&mut transcript, &adapter_tables(plan, sites), threads);
+    transcript.0
+}
+
+fn adapter_tables<'a>(plan: &Plan, sites: &'a [Option<LowRank>]) -> Vec<(String, Table<'a>)> {
+    let present = plan.sites.iter().zip(sites).filter_map(|(site, low_rank)| Some((site, low_rank.as_ref()?)));
+    present
         .flat_map(|(site, low_rank)| {
             let named = |half| format!("{}.lora_{half}.weight", site.name);
             [(named("A"), Table::Rows(&low_rank.a)), (named("B"), Table::Matrix(&low_rank.b))]
         })
-        .collect();
-    write_tables(&mut transcript, &tables, threads);
-    transcript.finish()
+        .collect()
+}
+
+/// Hashes of the rows of one tensor of an adapter (`model.layers.0.mlp.up_proj.lora_A.weight` for one).
+pub fn adapter_leaves(plan: &Plan, sites: &[Option<LowRank>], tensor: &str, threads: usize) -> Option<Vec<Hash>> {
+    let table = adapter_tables(plan, sites).into_iter().find(|(name, _)| name == tensor)?.1;
+    leaves(&[table], threads).pop()
 }

@@ -107,8 +107,8 @@ impl Model {
             .map(|bits| bits as u16)
             .collect();
         let embedding = Embedding { bits, half: Half::Brain, hidden: shape.hidden };
-        let digest = *blake3::hash(format!("random {seed} {shape:?} {activations:?}").as_bytes()).as_bytes();
         let weights = Weights { embedding, norms, linears, mixtures, folded: vec![] };
+        let digest = crate::digest::exact(&shape, &plan, &weights, activations, threads());
         Model { shape, plan, weights, activations, digest, origin: Origin::Random }
     }
 }
@@ -132,27 +132,27 @@ fn random_mixture(words: &mut Words, shape: &Shape, mlp: Mlp) -> Option<Mixture>
     Some(Mixture { router, chosen, renormalise, experts })
 }
 
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |threads| threads.get())
+}
+
 impl Adapter {
     /// An adapter of random weights of one rank on every layer's linear maps (not the head) of a plan.
     pub fn random(plan: &Plan, rank: usize, seed: u64) -> Adapter {
         let mut words = Words::new(seed);
-        let sites = plan
-            .sites
-            .iter()
-            .enumerate()
-            .map(|(number, site)| {
-                (number != plan.head).then(|| {
-                    let mut a = RowMatrix::zeroed(rank, site.inputs);
-                    let mut levels = vec![0i8; site.inputs];
-                    for row in 0..rank {
-                        words.levels(&mut levels);
-                        a.set_row(row, &levels, scale_for(site.inputs));
-                    }
-                    LowRank { a, b: matrix(&mut words, site.outputs, rank, 0.1 * scale_for(rank)), gain: 2.0 }
-                })
+        let sites = plan.sites.iter().enumerate().map(|(number, site)| {
+            (number != plan.head).then(|| {
+                let mut a = RowMatrix::zeroed(rank, site.inputs);
+                let mut levels = vec![0i8; site.inputs];
+                for row in 0..rank {
+                    words.levels(&mut levels);
+                    a.set_row(row, &levels, scale_for(site.inputs));
+                }
+                LowRank { a, b: matrix(&mut words, site.outputs, rank, 0.1 * scale_for(rank)), gain: 2.0 }
             })
-            .collect();
-        let digest = *blake3::hash(format!("random adapter {seed} {rank}").as_bytes()).as_bytes();
+        });
+        let sites: Vec<_> = sites.collect();
+        let digest = crate::digest::adapter(plan, &sites, threads());
         Adapter { sites, digest }
     }
 }

@@ -1,0 +1,110 @@
+//! What a dispute is about: a receipt, the tokens behind it, and manifests of what it names.
+
+use crate::check;
+use crate::trace::{Borders, Outline, Program};
+use crate::verdict::Verdict;
+use exact::sample::Sampling;
+use model::{AdapterManifest, Manifest, ManifestError};
+use receipt::{Bundle, Opening, Receipt, ReceiptError};
+use std::sync::Arc;
+
+/// Why there is nothing to decide: nobody is at fault by it.
+#[derive(Debug, thiserror::Error)]
+pub enum CaseError {
+    /// The receipt or what opens it.
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    /// A manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The receipt names something else.
+    #[error("{0}: bring the one the receipt names")]
+    Other(&'static str),
+    /// Tokens or settings no model runs on.
+    #[error("this is not an answer that can be disputed: {0}")]
+    Content(&'static str),
+}
+
+/// A case, checked against the receipt.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The receipt.
+    pub receipt: Receipt,
+    /// Bytes of the receipt.
+    pub receipt_bytes: Vec<u8>,
+    /// Tokens, settings and salts. Leaves are not needed.
+    pub opening: Opening,
+    /// Prompt and answer.
+    pub tokens: Vec<u32>,
+    /// The base.
+    pub base: Manifest,
+    /// The adapter.
+    pub adapter: Option<AdapterManifest>,
+    /// Both.
+    pub outline: Arc<Outline>,
+}
+
+impl Case {
+    /// A case from a bundle, whose leaves are not looked at, and the manifests' bytes.
+    pub fn read(bundle: &Bundle, base: &[u8], adapter: Option<&[u8]>) -> Result<Case, CaseError> {
+        let receipt = Receipt::parse(&bundle.receipt)?;
+        let (claims, opening) = (&receipt.claims, Opening { leaves: vec![], ..bundle.opening.clone() });
+        let base = Manifest::read(base)?;
+        let adapter = adapter.map(AdapterManifest::read).transpose()?;
+        if claims.arithmetic != exact::VERSION || claims.activations.name() != base.activations.name() {
+            return Err(CaseError::Other("version of the arithmetic or activation mode"));
+        }
+        if claims.base != base.digest {
+            return Err(CaseError::Other("the manifest of the base is another model's"));
+        }
+        if claims.adapter != adapter.as_ref().map(|adapter| adapter.digest) {
+            return Err(CaseError::Other("the manifest of the adapter is another's, missing or not needed"));
+        }
+        let counts = (claims.prompt_tokens, claims.output_tokens, claims.seed);
+        let opened = (opening.prompt.len() as u64, opening.output.len() as u64, opening.settings.seed);
+        let hashes = (claims.prompt, claims.settings, claims.output);
+        if counts != opened || hashes != (opening.prompt_hash(), opening.settings_hash(), opening.output_hash()) {
+            return Err(CaseError::Other("prompt, answer or settings do not open the receipt"));
+        }
+        let outline =
+            Outline::read(&base, adapter.as_ref()).ok_or(CaseError::Other("manifests do not fit together"))?;
+        let tokens = [&opening.prompt[..], &opening.output[..]].concat();
+        if opening.prompt.is_empty() || opening.output.is_empty() || tokens.len() > base.shape.context {
+            return Err(CaseError::Content("it has no tokens, or more than the model's context"));
+        }
+        if tokens.iter().any(|token| *token as usize >= base.shape.vocabulary) {
+            return Err(CaseError::Content("a token is not in the vocabulary"));
+        }
+        if check::settings(&opening.settings).is_err() {
+            return Err(CaseError::Content("its settings are not valid"));
+        }
+        let outline = Arc::new(outline);
+        Ok(Case { receipt_bytes: bundle.receipt.clone(), receipt, opening, tokens, base, adapter, outline })
+    }
+
+    /// Positions that were computed.
+    pub fn positions(&self) -> usize {
+        self.tokens.len() - 1
+    }
+
+    /// How the token after a position was drawn; none within the prompt.
+    pub fn sampling(&self, position: usize) -> Option<Sampling> {
+        (position + 1 >= self.opening.prompt.len()).then(|| check::sampling(&self.opening.settings))
+    }
+
+    /// The steps of a position.
+    pub fn program(&self, position: usize, borders: Borders) -> Program {
+        Program::new(&self.outline, position, self.tokens[position], self.sampling(position), borders)
+    }
+
+    /// What is wrong with the answer by its tokens and settings alone, if something is.
+    pub fn plain_fault(&self) -> Option<Verdict> {
+        check::finish(&self.receipt.claims, &self.opening).err()
+    }
+
+    /// The receipt's trace root, of this unsalted root.
+    pub fn salted(&self, root: &[u8; 32]) -> [u8; 32] {
+        let salt = &self.opening.salts.trace;
+        *blake3::Hasher::new().update(&[0x16]).update(salt).update(root).finalize().as_bytes()
+    }
+}
