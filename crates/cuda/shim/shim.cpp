@@ -12,12 +12,9 @@
 #include "../kernels/product.cu"
 #include "../kernels/sample.cu"
 
-#include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <sys/mman.h>
-#include <ucontext.h>
-#include <unistd.h>
 #include <vector>
 
 ShimIndex threadIdx, blockIdx, blockDim, gridDim;
@@ -26,13 +23,24 @@ unsigned char* shim_dynamic;
 #define STACK_BYTES (256 << 10)
 #define THREADS_MAX 1024
 
+// Saves the callee's registers and the stack pointer in *save, and goes on where `load` was saved.
+extern "C" __attribute__((visibility("hidden"))) void shim_switch(void** save, void* load);
+#if defined(__x86_64__)
+#define SAVED 6
+asm(".text\n.hidden shim_switch\n.globl shim_switch\nshim_switch:\n"
+    "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
+    "movq %rsp, (%rdi)\nmovq %rsi, %rsp\n"
+    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n");
+#else
+#error "the shim switches threads in x86-64 instructions: write shim_switch for this processor"
+#endif
+
 namespace {
 
 struct Fibre {
-    ucontext_t context;
-    jmp_buf at;
+    void* at;
     unsigned char* stack;
-    bool begun, done;
+    bool done;
 };
 
 struct Barrier {
@@ -43,22 +51,23 @@ struct Warp {
     Barrier barrier;
     unsigned living;
     unsigned long long cells[32];
-    unsigned mma[32][6];
+    // Operands of one matrix instruction: 16 x 32 and 8 x 32 bytes, row by row and column by column.
+    signed char a[16][32];
+    signed char b[8][32];
 };
 
 Fibre fibres[THREADS_MAX];
 Warp warps[THREADS_MAX / 32];
 Barrier block_barrier;
 unsigned living, backward;
-jmp_buf scheduler;
+void* scheduler;
 void (*entry)(const void*);
 const void* arguments;
 unsigned current;
 
 void yield() {
     unsigned me = current;
-    if (_setjmp(fibres[me].at) == 0) _longjmp(scheduler, 1);
-    current = me;
+    shim_switch(&fibres[me].at, scheduler);
     threadIdx = {me, 0, 0};
 }
 
@@ -81,46 +90,40 @@ void begin() {
     fibres[current].done = true;
     --living;
     --warps[current / 32].living;
-    _longjmp(scheduler, 1);
+    void* nowhere;
+    shim_switch(&nowhere, scheduler);
 }
 
 void run_block(unsigned threads) {
     living = threads;
     block_barrier = {};
     for (unsigned t = 0; t < threads; ++t) {
-        fibres[t].begun = fibres[t].done = false;
-        if (!fibres[t].stack) {
-            fibres[t].stack = (unsigned char*)mmap(0, STACK_BYTES, PROT_READ | PROT_WRITE,
-                                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        Fibre& fibre = fibres[t];
+        if (!fibre.stack) {
+            fibre.stack = (unsigned char*)mmap(0, STACK_BYTES, PROT_READ | PROT_WRITE,
+                                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         }
+        void** top = (void**)(fibre.stack + STACK_BYTES) - 2;
+        *top = (void*)begin;
+        fibre.at = top - SAVED;
+        fibre.done = false;
     }
     for (unsigned w = 0; w * 32 < threads; ++w) {
         warps[w].barrier = {};
         warps[w].living = threads - w * 32 < 32 ? threads - w * 32 : 32;
     }
-    // A round in which nobody moves would be a barrier that some never reach: stop loudly.
-    volatile unsigned rounds = 0;
-    while (living > 0) {
-        if (++rounds > 100000000u) {
+    // Without end, some thread waits at a barrier that the others never reach: stop loudly.
+    for (unsigned rounds = 0; living > 0; ++rounds) {
+        if (rounds > 100000000u) {
             std::fprintf(stderr, "shim: a barrier is never reached by all threads\n");
             std::abort();
         }
-        for (volatile unsigned i = 0; i < threads; i = i + 1) {
+        for (unsigned i = 0; i < threads; ++i) {
             unsigned t = backward ? threads - 1 - i : i;
-            Fibre& fibre = fibres[t];
-            if (fibre.done) continue;
+            if (fibres[t].done) continue;
             current = t;
             threadIdx = {t, 0, 0};
-            if (_setjmp(scheduler) == 0) {
-                if (fibre.begun) _longjmp(fibre.at, 1);
-                fibre.begun = true;
-                getcontext(&fibre.context);
-                fibre.context.uc_stack.ss_sp = fibre.stack;
-                fibre.context.uc_stack.ss_size = STACK_BYTES;
-                fibre.context.uc_link = 0;
-                makecontext(&fibre.context, begin, 0);
-                setcontext(&fibre.context);
-            }
+            shim_switch(&scheduler, fibres[t].at);
         }
     }
 }
@@ -134,19 +137,19 @@ unsigned long long* shim_cells() { return warps[current / 32].cells; }
 void shim_mma(int d[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
     Warp& warp = warps[current / 32];
     unsigned lane = current % 32, group = lane / 4, quad = lane % 4;
-    unsigned mine[6] = {a0, a1, a2, a3, b0, b1};
-    std::memcpy(warp.mma[lane], mine, sizeof(mine));
+    std::memcpy(&warp.a[group][quad * 4], &a0, 4);
+    std::memcpy(&warp.a[group + 8][quad * 4], &a1, 4);
+    std::memcpy(&warp.a[group][16 + quad * 4], &a2, 4);
+    std::memcpy(&warp.a[group + 8][16 + quad * 4], &a3, 4);
+    std::memcpy(&warp.b[group][quad * 4], &b0, 4);
+    std::memcpy(&warp.b[group][16 + quad * 4], &b1, 4);
     shim_warp_barrier();
     for (unsigned r = 0; r < 4; ++r) {
-        unsigned row = group, column = quad * 2 + r % 2, upper = r / 2;
-        int sum = d[r];
-        for (unsigned q = 0; q < 4; ++q) {
-            const unsigned* a = warp.mma[row * 4 + q];
-            const unsigned* b = warp.mma[column * 4 + q];
-            sum = __dp4a((int)a[upper], (int)b[4], sum);
-            sum = __dp4a((int)a[2 + upper], (int)b[5], sum);
-        }
-        d[r] = sum;
+        const signed char* row = warp.a[group + r / 2 * 8];
+        const signed char* column = warp.b[quad * 2 + r % 2];
+        int sum = 0;
+        for (unsigned k = 0; k < 32; ++k) sum += (short)row[k] * (short)column[k];
+        d[r] += sum;
     }
     shim_warp_barrier();
 }
@@ -191,4 +194,14 @@ EXPORT void* shim_alloc(unsigned long bytes) {
 EXPORT void shim_free(void* at, unsigned long bytes) {
     unsigned long page = 4096, room = (bytes + 15) / 16 * 16, whole = (room + page - 1) / page * page;
     munmap((unsigned char*)at - (whole - room), whole + page);
+}
+
+// Bytes of a structure of types.cuh; 0 if there is none of that name.
+EXPORT unsigned long shim_size(const char* name) {
+#define SIZE(T) \
+    if (!std::strcmp(name, #T)) return sizeof(T);
+    SIZE(Header) SIZE(Row) SIZE(QueryTile) SIZE(Share) SIZE(AdapterTile) SIZE(ExpertTile) SIZE(Rows8) SIZE(Target)
+    SIZE(Embed) SIZE(Prepare) SIZE(Heads) SIZE(Product) SIZE(AdapterDown) SIZE(AdapterUp) SIZE(Attend) SIZE(Route)
+    SIZE(Gather) SIZE(Combine) SIZE(DrawRow) SIZE(Sample) SIZE(Hash) SIZE(Leaf) SIZE(Measure)
+    return 0;
 }

@@ -73,12 +73,12 @@ impl Adapters {
         self.insert(launcher, adapter.digest, blob, shares)
     }
 
-    /// Registers an adapter of meaningless integers, for measurements: of one rank on every map but the head.
+    /// Registers adapters of meaningless integers, for measurements: of one rank on every map but the head.
     pub(crate) fn insert_noise<L: Launcher>(
         &mut self,
         launcher: &mut L,
         plan: &Plan,
-        digest: [u8; 32],
+        digests: &[[u8; 32]],
         rank: usize,
     ) -> Result<(), DeviceError> {
         let (mut blob, mut shares) = (Blob::default(), Vec::new());
@@ -100,7 +100,11 @@ impl Adapters {
                 unused: 0,
             });
         }
-        self.insert(launcher, digest, blob, shares).map(|_| ())
+        for digest in digests.iter().filter(|digest| !self.resident.contains_key(*digest)).copied().collect::<Vec<_>>()
+        {
+            self.insert(launcher, digest, Blob { bytes: blob.bytes.clone() }, shares.clone())?;
+        }
+        Ok(())
     }
 
     /// Places a blob; `shares` hold offsets into it and become addresses.

@@ -163,9 +163,9 @@ impl<L: Launcher> Executor<L> {
         self.adapters.table(&mut self.launcher, adapter).map(|_| ())
     }
 
-    /// Registers an adapter of meaningless integers under a digest: for measurements.
-    pub fn noise_adapter(&mut self, digest: [u8; 32], rank: usize) -> Result<(), DeviceError> {
-        self.adapters.insert_noise(&mut self.launcher, &self.plan, digest, rank)
+    /// Registers adapters of meaningless integers under these digests: for measurements.
+    pub fn noise_adapters(&mut self, digests: &[[u8; 32]], rank: usize) -> Result<(), DeviceError> {
+        self.adapters.insert_noise(&mut self.launcher, &self.plan, digests, rank)
     }
 
     /// A page's bytes, to keep them elsewhere.

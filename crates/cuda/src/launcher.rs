@@ -100,3 +100,54 @@ pub trait Launcher {
     /// The start of a measurement.
     fn mark(&mut self) -> Result<(), DeviceError>;
 }
+
+impl<L: Launcher> Launcher for &mut L {
+    fn name(&self) -> String {
+        L::name(self)
+    }
+    fn memory(&self) -> Result<(usize, usize), DeviceError> {
+        L::memory(self)
+    }
+    fn shared_max(&self) -> u32 {
+        L::shared_max(self)
+    }
+    fn alloc(&mut self, bytes: usize) -> Result<Buffer, DeviceError> {
+        L::alloc(self, bytes)
+    }
+    fn free(&mut self, buffer: Buffer) {
+        L::free(self, buffer);
+    }
+    fn write(&mut self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        L::write(self, to, bytes)
+    }
+    fn write_aside(&mut self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        L::write_aside(self, to, bytes)
+    }
+    fn join_aside(&mut self) -> Result<(), DeviceError> {
+        L::join_aside(self)
+    }
+    fn read(&mut self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        L::read(self, from, bytes)
+    }
+    fn launch(&mut self, launch: Launch) -> Result<(), DeviceError> {
+        L::launch(self, launch)
+    }
+    fn record(&mut self) -> Result<(), DeviceError> {
+        L::record(self)
+    }
+    fn keep(&mut self, key: u64) -> Result<(), DeviceError> {
+        L::keep(self, key)
+    }
+    fn replay(&mut self, key: u64) -> Result<bool, DeviceError> {
+        L::replay(self, key)
+    }
+    fn forget(&mut self) {
+        L::forget(self);
+    }
+    fn seconds(&mut self) -> Result<f64, DeviceError> {
+        L::seconds(self)
+    }
+    fn mark(&mut self) -> Result<(), DeviceError> {
+        L::mark(self)
+    }
+}

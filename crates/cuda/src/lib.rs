@@ -9,6 +9,8 @@
 //! Layouts, kernels and which sums have an order: docs/cuda.md.
 
 pub mod arguments;
+pub mod bench;
+pub mod check;
 pub mod kernel;
 
 mod adapters;

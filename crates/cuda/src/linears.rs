@@ -19,15 +19,36 @@ const GEMM_BYTES: usize = 3 * 384 * 64;
 /// A product kernel and the rows (columns of its tile) and outputs of one block.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
-    kernel: Kernel,
+    pub(crate) kernel: Kernel,
     pub(crate) rows: usize,
-    outputs: usize,
-    shared: usize,
+    pub(crate) outputs: usize,
+    pub(crate) shared: usize,
+}
+
+/// Every product kernel and the mode it is for.
+pub(crate) const KERNELS: [(Activations, Shape); 8] = [
+    (Activations::A8, kernel_for(Activations::A8, 8)),
+    (Activations::A8, kernel_for(Activations::A8, 16)),
+    (Activations::A8, kernel_for(Activations::A8, 64)),
+    (Activations::A8, many(Activations::A8)),
+    (Activations::A16, kernel_for(Activations::A16, 8)),
+    (Activations::A16, kernel_for(Activations::A16, 16)),
+    (Activations::A16, kernel_for(Activations::A16, 64)),
+    (Activations::A16, many(Activations::A16)),
+];
+
+impl Shape {
+    /// Whether it is one of gemm.cu, which takes rows in order only.
+    pub(crate) fn many(self) -> bool {
+        self.shared > 0
+    }
 }
 
 /// The kernel for about this many rows that use one matrix.
-pub(crate) fn kernel_for(activations: Activations, rows: usize) -> Shape {
-    let shape = |kernel, rows, outputs| Shape { kernel, rows, outputs, shared: 0 };
+pub(crate) const fn kernel_for(activations: Activations, rows: usize) -> Shape {
+    const fn shape(kernel: Kernel, rows: usize, outputs: usize) -> Shape {
+        Shape { kernel, rows, outputs, shared: 0 }
+    }
     match (activations, rows) {
         (Activations::A8, 0..=8) => shape(kernel::PRODUCT_A8_8, 8, 16),
         (Activations::A8, 9..=16) => shape(kernel::PRODUCT_A8_16, 16, 16),
@@ -38,7 +59,7 @@ pub(crate) fn kernel_for(activations: Activations, rows: usize) -> Shape {
     }
 }
 
-fn many(activations: Activations) -> Shape {
+const fn many(activations: Activations) -> Shape {
     let (kernel, rows) = match activations {
         Activations::A8 => (kernel::GEMM_A8, 256),
         Activations::A16 => (kernel::GEMM_A16, 128),

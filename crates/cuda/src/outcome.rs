@@ -33,7 +33,7 @@ pub struct Outcome<'a, L: Launcher> {
 const UNIT: f64 = 16_777_216.0;
 
 /// A draw as the kernel reads it.
-fn draw_row(row: usize, sampling: &Sampling, position: u64) -> DrawRow {
+pub(crate) fn draw_row(row: usize, sampling: &Sampling, position: u64) -> DrawRow {
     let tau = if sampling.temperature == 0.0 { 0.0 } else { (std::f64::consts::LOG2_E / sampling.temperature) as f32 };
     let parts = |value: f64| (value * UNIT).round_ties_even() as u64;
     DrawRow {

@@ -1,5 +1,6 @@
 //! `lockstep bench`: speed beside what the machine can do at most, measured in the same run.
 
+use crate::device::Device;
 use crate::failure::Failure;
 use crate::source::{ModelArgs, named_adapter};
 use clap::Args;
@@ -14,6 +15,10 @@ use std::time::Instant;
 pub(crate) struct BenchArgs {
     #[command(flatten)]
     model: ModelArgs,
+    /// Where to measure. With cuda: random weights of 1.24, 8 and 30 billion parameters, those that fit; of the other
+    /// options --activations alone counts.
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
     /// Make random weights of a shape instead of loading a model.
     #[arg(long, value_name = "llama-1.24b", value_parser = ["llama-1.24b"], conflicts_with = "model")]
     random: Option<String>,
@@ -67,6 +72,9 @@ struct Work {
 
 /// Measures and prints.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
+    if args.device == Device::Cuda {
+        return crate::device::bench(args.model.activations);
+    }
     let (isa, threads) = (args.model.machine.isa()?, args.model.machine.threads());
     let (name, model) = match &args.random {
         Some(name) => {

@@ -14,7 +14,15 @@ macro_rules! from {
         })*
     };
 }
-from!(model::ModelError, exact::IsaError, engine::Refusal, engine::Failure, serde_json::Error, tlog::LogError);
+from!(
+    model::ModelError,
+    exact::IsaError,
+    cuda::DeviceError,
+    engine::Refusal,
+    engine::Failure,
+    serde_json::Error,
+    tlog::LogError
+);
 
 /// A file or folder that could not be used, and why.
 pub(crate) fn io(what: &std::path::Path) -> impl FnOnce(std::io::Error) -> Failure + '_ {

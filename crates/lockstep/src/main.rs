@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod device;
 mod failure;
 mod generate;
 mod log;

@@ -1,5 +1,6 @@
 //! `lockstep selftest`: the promise of exactness, checked on this machine.
 
+use crate::device::Device;
 use crate::failure::Failure;
 use crate::progress::count_bar;
 use crate::source::{ModelArgs, named_adapter};
@@ -14,6 +15,9 @@ use model::Adapter;
 pub(crate) struct SelftestArgs {
     #[command(flatten)]
     model: ModelArgs,
+    /// What is checked: the processor's instruction sets against one another, or a CUDA device against the processor.
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
     /// Adapters to mix in. Default: the demo's, with the demo.
     #[arg(long = "adapter", value_name = "NAME=DIR")]
     adapters: Vec<String>,
@@ -60,6 +64,9 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<(), Failure> {
         .iter()
         .map(|name| args.model.load_adapter(&base, &named_adapter(name)?.1))
         .collect::<Result<Vec<Adapter>, Failure>>()?;
+    if args.device == Device::Cuda {
+        return crate::device::selftest(&base.model, &adapters, args.seed);
+    }
     let mut dice = Dice { seed: args.seed, drawn: 0 };
     let shape = &base.model.shape;
     let longest = (args.tokens_max as usize).min(shape.context);
