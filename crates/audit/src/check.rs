@@ -3,46 +3,69 @@
 use crate::error::AuditError;
 use crate::verdict::{Difference, Digest, FinishFault, Verdict};
 use exact::sample::Sampling;
-use model::{Adapter, Model};
+use model::{Adapter, Model, Plan, Shape};
 use receipt::{Claims, Finish, Opening, Settings};
+
+/// What stands ready to check with.
+pub(crate) struct Loaded<'a> {
+    /// Exact digest of the base.
+    pub(crate) base: [u8; 32],
+    pub(crate) activations: exact::Activations,
+    pub(crate) adapter: Option<&'a Adapter>,
+}
 
 /// Whether what is loaded is what the receipt names.
 pub(crate) fn identity(claims: &Claims, base: &Model, adapter: Option<&Adapter>) -> Result<(), Difference> {
+    names(claims, &Loaded { base: base.digest, activations: base.activations, adapter })
+}
+
+/// The same for whoever does not hold the whole model.
+pub(crate) fn names(claims: &Claims, loaded: &Loaded<'_>) -> Result<(), Difference> {
     if claims.arithmetic != exact::VERSION {
         return Err(Difference::Arithmetic { claimed: claims.arithmetic, loaded: exact::VERSION });
     }
-    if claims.base != base.digest {
-        return Err(Difference::Base { claimed: Digest(claims.base), loaded: Digest(base.digest) });
+    if claims.base != loaded.base {
+        return Err(Difference::Base { claimed: Digest(claims.base), loaded: Digest(loaded.base) });
     }
-    if claims.activations.name() != base.activations.name() {
-        return Err(Difference::Activations { claimed: claims.activations.name(), loaded: base.activations.name() });
+    if claims.activations.name() != loaded.activations.name() {
+        return Err(Difference::Activations { claimed: claims.activations.name(), loaded: loaded.activations.name() });
     }
-    let loaded = adapter.map(|adapter| adapter.digest);
-    if claims.adapter != loaded {
-        return Err(Difference::Adapter { claimed: claims.adapter.map(Digest), loaded: loaded.map(Digest) });
+    let adapter = loaded.adapter.map(|adapter| adapter.digest);
+    if claims.adapter != adapter {
+        return Err(Difference::Adapter { claimed: claims.adapter.map(Digest), loaded: adapter.map(Digest) });
     }
     Ok(())
 }
 
 /// Whether the answer can be replayed: what the executor and the sampler require.
 pub(crate) fn input(opening: &Opening, base: &Model, adapter: Option<&Adapter>) -> Result<(), AuditError> {
+    content(opening, &base.shape, &base.plan, adapter)
+}
+
+/// The same for whoever does not hold the whole model.
+pub(crate) fn content(
+    opening: &Opening,
+    shape: &Shape,
+    plan: &Plan,
+    adapter: Option<&Adapter>,
+) -> Result<(), AuditError> {
     if opening.prompt.is_empty() {
         return Err(AuditError::EmptyPrompt);
     }
     if opening.output.is_empty() {
         return Err(AuditError::EmptyAnswer);
     }
-    let (tokens, context) = (opening.prompt.len() + opening.output.len(), base.shape.context);
+    let (tokens, context) = (opening.prompt.len() + opening.output.len(), shape.context);
     if tokens > context {
         return Err(AuditError::TooLong { tokens, context });
     }
-    let vocabulary = base.shape.vocabulary;
+    let vocabulary = shape.vocabulary;
     let mut tokens = opening.prompt.iter().chain(&opening.output).enumerate();
     if let Some((position, token)) = tokens.find(|(_, token)| **token as usize >= vocabulary) {
         return Err(AuditError::UnknownToken { position, token: *token, vocabulary });
     }
     settings(&opening.settings)?;
-    if adapter.is_some_and(|adapter| !fits(adapter, base)) { Err(AuditError::Adapter) } else { Ok(()) }
+    if adapter.is_some_and(|adapter| !fits(adapter, plan)) { Err(AuditError::Adapter) } else { Ok(()) }
 }
 
 pub(crate) fn settings(settings: &Settings) -> Result<(), AuditError> {
@@ -61,13 +84,13 @@ pub(crate) fn settings(settings: &Settings) -> Result<(), AuditError> {
 }
 
 /// The part of settings that the sampler takes.
-pub(crate) fn sampling(settings: &Settings) -> Sampling {
+pub fn sampling(settings: &Settings) -> Sampling {
     let Settings { temperature, top_k, top_p, min_p, seed, .. } = *settings;
     Sampling { temperature, top_k, top_p, min_p, seed }
 }
 
-fn fits(adapter: &Adapter, base: &Model) -> bool {
-    let sites = &base.plan.sites;
+fn fits(adapter: &Adapter, plan: &Plan) -> bool {
+    let sites = &plan.sites;
     let mut pairs = adapter.sites.iter().zip(sites).filter_map(|(low_rank, site)| Some((low_rank.as_ref()?, site)));
     adapter.sites.len() == sites.len()
         && pairs.all(|(low_rank, site)| {

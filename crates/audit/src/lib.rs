@@ -28,8 +28,12 @@ mod verdict;
 mod wire;
 
 pub mod dispute;
+pub mod light;
+pub mod policy;
+pub mod range;
 pub mod trace;
 
+pub use check::sampling;
 pub use error::AuditError;
 pub use replay::{Progress, ReplayConfig, replay};
 pub use verdict::{Difference, Digest, FinishFault, Verdict};

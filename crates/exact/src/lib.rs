@@ -32,6 +32,7 @@ mod isa;
 mod kernels;
 
 pub mod attention;
+pub mod field;
 pub mod generator;
 pub mod limits;
 pub mod linear;

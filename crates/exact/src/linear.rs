@@ -168,6 +168,30 @@ impl Product<'_> {
     }
 }
 
+/// The exact integer sums behind [`linear`], of row `row` of `x` and all outputs: those of the levels (a8), or of the high
+/// digits and then of the low ones (a16), `weights.outputs()` each.
+pub fn integer_sums(isa: Isa, x: &Quantised, row: usize, weights: &Matrix, out: &mut [i32], workspace: &mut Workspace) {
+    let (planes, outputs) = (x.activations().planes(), weights.outputs());
+    assert!(x.inputs() == weights.inputs() && row < x.rows() && out.len() == planes * outputs);
+    let stride = weights.block_stride();
+    let packed: &[i8] = bytemuck::cast_slice(weights.packed());
+    let multiplier = Multiplier::new(isa);
+    for block in (0..weights.blocks()).step_by(PANEL_COLUMNS / BLOCK) {
+        let blocks = (weights.blocks() - block).min(PANEL_COLUMNS / BLOCK);
+        let groups = weights.inputs().div_ceil(4);
+        let right = Right { packed: &packed[block * stride..], blocks, groups, soon: None };
+        multiplier.products(left(x, row, 1), right, &mut workspace.panel);
+        let column = block * BLOCK;
+        let width = (outputs - column).min(blocks * BLOCK);
+        for plane in 0..planes {
+            let to = &mut out[plane * outputs + column..][..width];
+            for (i, sum) in to.iter_mut().enumerate() {
+                *sum = workspace.panel.0[plane][0][i].wrapping_sub(weights.offsets()[column + i]);
+            }
+        }
+    }
+}
+
 /// Row `row` of `x` times all rows of `weights`: an adapter's narrow first half.
 pub fn row_linear(isa: Isa, x: &Quantised, row: usize, weights: &RowMatrix, out: &mut [f32]) {
     assert!(x.inputs() == weights.inputs() && row < x.rows() && out.len() == weights.outputs());

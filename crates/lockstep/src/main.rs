@@ -1,10 +1,13 @@
 //! Exact inference of many adapters on one base model, with a receipt for every answer.
 
+mod audit_range;
 mod bench;
 mod demo;
 mod device;
+mod dispute;
 mod failure;
 mod generate;
+mod light;
 mod log;
 mod progress;
 mod remote;
@@ -12,6 +15,8 @@ mod score;
 mod selftest;
 mod serve;
 mod source;
+mod subject;
+mod tamper;
 mod up;
 mod verify;
 mod witness;
@@ -39,6 +44,18 @@ enum Command {
     Log(log::LogArgs),
     /// Witness logs: sign their heads as long as each continues the one before.
     Witness(witness::WitnessArgs),
+    /// Replay every answer of a folder; signed verdicts, interrupted runs go on. Exit code 0: all are true.
+    Audit(audit_range::AuditArgs),
+    /// Decide who lied, without the model. Exit code 0: the receipt stands; 1: it does not, or an error.
+    Dispute(dispute::DisputeArgs),
+    /// Make a secret key for light checks, the weights passing through memory once.
+    LightKey(light::LightKeyArgs),
+    /// Open a span of an answer for a light check.
+    LightOpen(light::LightOpenArgs),
+    /// Check an opened span without the weights. Exit code 0: it holds; 1: it does not, or an error.
+    LightCheck(light::LightCheckArgs),
+    /// Do to an answer what a cheating node would, to see it caught.
+    Tamper(tamper::TamperArgs),
     /// Answer one prompt on the terminal.
     Generate(generate::GenerateArgs),
     /// Score a text: its mean negative log-likelihood, and a digest of every logit.
@@ -54,6 +71,12 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(args) => up::run(&args).map(|()| true),
         Command::Verify(args) => verify::run(&args),
+        Command::Audit(args) => audit_range::run(&args),
+        Command::Dispute(args) => dispute::run(&args),
+        Command::LightKey(args) => light::run_key(&args).map(|()| true),
+        Command::LightOpen(args) => light::run_open(&args).map(|()| true),
+        Command::LightCheck(args) => light::run_check(&args),
+        Command::Tamper(args) => tamper::run(&args).map(|()| true),
         Command::Log(args) => log::run(&args),
         Command::Witness(args) => witness::run(&args),
         Command::Generate(args) => generate::run(&args).map(|()| true),

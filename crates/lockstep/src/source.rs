@@ -78,10 +78,8 @@ impl ModelArgs {
 
     /// Loads the base model, showing how far it has come.
     pub(crate) fn load(&self) -> Result<Base, Failure> {
-        let (name, folder) = match &self.model {
-            None => ("lockstep-demo".to_owned(), demo::unpack(&self.data_folder()?)?.join("base")),
-            Some(argument) => (name_of(argument), fetch(argument)?),
-        };
+        let name = self.model.as_deref().map_or("lockstep-demo".to_owned(), name_of);
+        let folder = model_folder(self)?;
         let bar = LoadBar::new(&name);
         let progress = |progress| bar.show(progress);
         let options = LoadOptions {
@@ -105,6 +103,14 @@ impl ModelArgs {
         let folder =
             if own { demo::unpack(&self.data_folder()?)?.join("adapters").join(argument) } else { fetch(argument)? };
         Ok(Adapter::load(&folder, &base.model, self.machine.isa()?)?)
+    }
+}
+
+/// The folder of the base model, fetched or unpacked if need be.
+pub(crate) fn model_folder(model: &ModelArgs) -> Result<PathBuf, Failure> {
+    match &model.model {
+        None => Ok(demo::unpack(&model.data_folder()?)?.join("base")),
+        Some(argument) => fetch(argument),
     }
 }
 

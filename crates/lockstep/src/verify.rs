@@ -6,6 +6,7 @@ use crate::log::{committed, included};
 use crate::progress::count_bar;
 use crate::remote::{Place, agent, fetch};
 use crate::source::{ModelArgs, named_adapter};
+use crate::subject::SubjectArgs;
 use audit::{Progress, ReplayConfig, Verdict, replay};
 use clap::Args;
 use exact::Activations;
@@ -35,6 +36,9 @@ pub(crate) struct VerifyArgs {
     /// A witness whose signature the log's head must carry (name+hash+key). May be given many times.
     #[arg(long = "witness", value_name = "KEY")]
     witnesses: Vec<VerifierKey>,
+    /// Open the answer and check it without the levels of the weights, in one process: see light-check.
+    #[arg(long, conflicts_with_all = ["proof", "log"])]
+    light: bool,
     /// Print the verdict as one line of JSON.
     #[arg(long)]
     json: bool,
@@ -48,6 +52,10 @@ const PROOF_BYTES_MAX: usize = 1 << 17;
 
 /// Replays; gives whether everything is as claimed.
 pub(crate) fn run(args: &VerifyArgs) -> Result<bool, Failure> {
+    if args.light {
+        let (receipt, model, adapters) = (args.receipt.clone(), args.model.clone(), args.adapters.clone());
+        return crate::light::run_verify(&SubjectArgs { receipt, model, adapters }, args.json);
+    }
     let bundle = Bundle::from_bytes(&read(&args.receipt)?)
         .map_err(|error| Failure(format!("{}: {error}", args.receipt.display())))?;
     let receipt = receipt::Receipt::parse(&bundle.receipt)

@@ -1,7 +1,7 @@
 //! Digests: 32 bytes that name exactly what decides outputs. `docs/digests.md` defines them.
 
 use crate::merkle::{self, Hash};
-use crate::parts::{self, Kind, PartRef};
+use crate::parts::{self, Kind, PartRef, Slot};
 use crate::{Half, LowRank, Mlp, Plan, Shape, Weights, parallel};
 use exact::Activations;
 use exact::matrix::{Matrix, RowMatrix};
@@ -138,38 +138,60 @@ fn leaves(tables: &[Table<'_>], threads: usize) -> Vec<Vec<Hash>> {
     all
 }
 
-fn write_tables(transcript: &mut Transcript, tables: &[(String, Table<'_>)], threads: usize) {
-    let only: Vec<_> = tables.iter().map(|(_, table)| *table).collect();
-    transcript.number(tables.len());
-    for ((name, table), leaves) in tables.iter().zip(leaves(&only, threads)) {
-        let (rows, columns) = table.size();
+fn write_entries(transcript: &mut Transcript, entries: &[Entry]) {
+    transcript.number(entries.len());
+    for Entry { name, element, size: (rows, columns), root } in entries {
         transcript.text(name);
-        transcript.text(table.element());
-        transcript.number(rows);
-        transcript.number(columns);
-        transcript.hash(&merkle::root(&leaves));
+        transcript.text(element);
+        transcript.number(*rows);
+        transcript.number(*columns);
+        transcript.hash(root);
     }
 }
 
 fn tables<'a>(shape: &Shape, plan: &Plan, weights: &'a Weights) -> Vec<(String, Table<'a>)> {
-    let mut tables = vec![];
-    for (slot, part) in parts::slots(shape, plan).into_iter().zip(parts::of(weights)) {
-        let suffix = if slot.kind == Kind::Folded { "folded" } else { "weight" };
-        let weight = format!("{}.{suffix}", slot.name);
-        match part {
-            PartRef::Embedding(e) => tables.push((weight, Table::Halves(&e.bits, e.half, e.hidden))),
-            PartRef::Norm(norm) => tables.push((weight, Table::Floats(norm))),
-            PartRef::Router(router) => tables.push((weight, Table::Router(router))),
-            PartRef::Expert(matrix) => tables.push((weight, Table::Matrix(matrix))),
-            PartRef::Linear(linear) => {
-                tables.push((weight, Table::Matrix(&linear.matrix)));
-                if let Some(bias) = &linear.bias {
-                    tables.push((format!("{}.bias", slot.name), Table::Floats(bias)));
-                }
-            }
+    let slots = parts::slots(shape, plan);
+    slots.iter().zip(parts::of(weights)).flat_map(|(slot, part)| tables_of(slot, part)).collect()
+}
+
+/// The tables of one part.
+fn tables_of<'a>(slot: &Slot, part: PartRef<'a>) -> Vec<(String, Table<'a>)> {
+    let suffix = if slot.kind == Kind::Folded { "folded" } else { "weight" };
+    let weight = format!("{}.{suffix}", slot.name);
+    match part {
+        PartRef::Embedding(e) => vec![(weight, Table::Halves(&e.bits, e.half, e.hidden))],
+        PartRef::Norm(norm) => vec![(weight, Table::Floats(norm))],
+        PartRef::Router(router) => vec![(weight, Table::Router(router))],
+        PartRef::Expert(matrix) => vec![(weight, Table::Matrix(matrix))],
+        PartRef::Linear(linear) => {
+            let bias = linear.bias.as_ref().map(|bias| (format!("{}.bias", slot.name), Table::Floats(bias)));
+            [(weight, Table::Matrix(&linear.matrix))].into_iter().chain(bias).collect()
         }
     }
-    tables
+}
+
+/// An entry of a manifest's list of tensors.
+pub(crate) struct Entry {
+    name: String,
+    element: &'static str,
+    size: (usize, usize),
+    root: Hash,
+}
+
+/// The entries of one part.
+pub(crate) fn entries(slot: &Slot, part: PartRef<'_>, threads: usize) -> Vec<Entry> {
+    entries_of(&tables_of(slot, part), threads)
+}
+
+fn entries_of(tables: &[(String, Table<'_>)], threads: usize) -> Vec<Entry> {
+    let only: Vec<_> = tables.iter().map(|(_, table)| *table).collect();
+    let entry = |((name, table), leaves): (&(String, Table<'_>), Vec<Hash>)| Entry {
+        name: name.clone(),
+        element: table.element(),
+        size: table.size(),
+        root: merkle::root(&leaves),
+    };
+    tables.iter().zip(leaves(&only, threads)).map(entry).collect()
 }
 
 /// The exact digest of a model, its rows hashed on `threads` threads.
@@ -179,11 +201,16 @@ pub fn exact(shape: &Shape, plan: &Plan, weights: &Weights, activations: Activat
 
 /// The manifest of a model: the bytes whose hash is the exact digest. [`crate::Manifest`] reads them.
 pub fn manifest(shape: &Shape, plan: &Plan, weights: &Weights, activations: Activations, threads: usize) -> Vec<u8> {
+    manifest_of(shape, activations, &entries_of(&tables(shape, plan, weights), threads))
+}
+
+/// The same from entries.
+pub(crate) fn manifest_of(shape: &Shape, activations: Activations, entries: &[Entry]) -> Vec<u8> {
     let mut transcript = Transcript::new("lockstep exact digest 1");
     transcript.number(exact::VERSION as usize);
     transcript.text(activations.name());
     write_shape(&mut transcript, shape);
-    write_tables(&mut transcript, &tables(shape, plan, weights), threads);
+    write_entries(&mut transcript, entries);
     transcript.0
 }
 
@@ -240,7 +267,7 @@ pub fn adapter_manifest(plan: &Plan, sites: &[Option<LowRank>], threads: usize) 
         transcript.text(&site.name);
         transcript.bits(u64::from(low_rank.gain.to_bits()));
     }
-    write_tables(&mut transcript, &adapter_tables(plan, sites), threads);
+    write_entries(&mut transcript, &entries_of(&adapter_tables(plan, sites), threads));
     transcript.0
 }
 

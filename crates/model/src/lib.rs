@@ -39,6 +39,7 @@ pub mod digest;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod merkle;
+pub mod pieces;
 
 pub use chat::Message;
 pub use config::{Architecture, Biases, Config};

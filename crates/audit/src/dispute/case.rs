@@ -5,7 +5,7 @@ use crate::trace::{Borders, Outline, Program};
 use crate::verdict::Verdict;
 use exact::sample::Sampling;
 use model::{AdapterManifest, Manifest, ManifestError};
-use receipt::{Bundle, Opening, Receipt, ReceiptError};
+use receipt::{Bundle, Mismatch, Opening, Receipt, ReceiptError};
 use std::sync::Arc;
 
 /// Why there is nothing to decide: nobody is at fault by it.
@@ -60,11 +60,12 @@ impl Case {
         if claims.adapter != adapter.as_ref().map(|adapter| adapter.digest) {
             return Err(CaseError::Other("the manifest of the adapter is another's, missing or not needed"));
         }
-        let counts = (claims.prompt_tokens, claims.output_tokens, claims.seed);
-        let opened = (opening.prompt.len() as u64, opening.output.len() as u64, opening.settings.seed);
         let hashes = (claims.prompt, claims.settings, claims.output);
-        if counts != opened || hashes != (opening.prompt_hash(), opening.settings_hash(), opening.output_hash()) {
-            return Err(CaseError::Other("prompt, answer or settings do not open the receipt"));
+        let opened = (opening.prompt_hash(), opening.settings_hash(), opening.output_hash());
+        // Counts and seed are checked before leaves, which a case does not have.
+        let otherwise = matches!(opening.check(claims), Ok(()) | Err(Mismatch::Leaves { .. }));
+        if !otherwise || hashes != opened {
+            return Err(CaseError::Other("prompt, answer, settings or seed do not open the receipt"));
         }
         let outline =
             Outline::read(&base, adapter.as_ref()).ok_or(CaseError::Other("manifests do not fit together"))?;

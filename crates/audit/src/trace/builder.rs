@@ -62,8 +62,10 @@ impl Program {
         }
         builder.op = outline.plan.body.len();
         let (levels, scale) = (builder.input.levels, builder.input.scale);
-        let sources = [&[token_step, levels, scale][..], &builder.layers].concat();
-        let leaf = builder.push(Operation::Leaf, sources, Layout::record(32));
+        let digests = builder.layers.clone();
+        let layers = Layout::records(digests.len(), 32);
+        let layers = builder.push(Operation::Layers, digests, layers);
+        let leaf = builder.push(Operation::Leaf, vec![token_step, levels, scale, layers], Layout::record(32));
         let (border, drawn) = match sampling {
             Some(sampling) => builder.draw(&sampling),
             None => (None, None),

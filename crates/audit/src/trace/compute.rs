@@ -63,6 +63,7 @@ pub fn compute(
         Operation::Add => inputs.pairwise(elements, out, |x, y| x + y)?,
         Operation::Choice(number) => mixture::choice(&inputs, number, out)?,
         Operation::Weighted { slot } => mixture::weighted(&inputs, slot, elements, out)?,
+        Operation::Layers => out.extend(inputs.elements(row, 0..1)?),
         Operation::Leaf => inputs.leaf(out)?,
         Operation::Tops => draw::tops(&inputs, row, out)?,
         Operation::Top => draw::top(&inputs, out)?,
@@ -226,7 +227,7 @@ impl Inputs<'_> {
         Ok(())
     }
 
-    /// Sources: token, levels, scale, layer digests.
+    /// Sources: token, levels, scale, layers.
     fn leaf(&self, out: &mut Vec<u8>) -> Result<(), Missing> {
         let scale = floats(&self.elements(2, 0..1)?).first().copied().ok_or(Missing("a scale"))?;
         if scale.is_nan() {
@@ -235,9 +236,7 @@ impl Inputs<'_> {
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&[0x11]).update(&self.elements(0, 0..1)?);
-        for layer in 3..self.sources.len() {
-            hasher.update(&self.elements(layer, 0..1)?);
-        }
+        hasher.update(&self.elements(3, 0..self.count(3)?)?);
         let levels = self.elements(1, 0..self.count(1)?)?;
         hasher.update(&wide_levels(&levels, self.program.outline.activations));
         out.extend(hasher.update(&scale.to_le_bytes()).finalize().as_bytes());

@@ -21,6 +21,7 @@ pub mod tree;
 mod walk;
 
 pub use compute::compute;
+pub(crate) use compute::floats;
 pub use history::{History, Run};
 pub use layout::Layout;
 pub use outline::Outline;

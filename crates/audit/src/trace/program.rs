@@ -119,7 +119,9 @@ pub enum Operation {
         /// Place among the chosen.
         slot: usize,
     },
-    /// The leaf of the receipt's trace. \[token, levels, scale, layer digests…]
+    /// All layer digests. \[layer digests…]
+    Layers,
+    /// The leaf of the receipt's trace. \[token, levels, scale, layers]
     Leaf,
     /// Largest logit and magnitude of each chunk. \[logits]
     Tops,

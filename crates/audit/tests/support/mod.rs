@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "test support")]
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses a part")]
 
+pub mod lattice;
+
 use audit::{AuditError, ReplayConfig, Verdict, replay};
 use cpu::{Config, Draw, Executor, PAGE, Pages, Segment, Wanted};
 use exact::sample::Sampling;

@@ -1,0 +1,152 @@
+//! Makes an opening from the weights.
+
+use crate::light::attend::lock;
+use crate::light::frame::{Frame, FrameMaker};
+use crate::light::opening::{EmbeddingOpening, LightOpening, PastOpening};
+use crate::light::row::{Input, Row};
+use crate::light::sections::Sections;
+use crate::light::verdict::LightError;
+use crate::light::walk::{Found, Sums, Walk};
+use crate::trace::tree::WEIGHTS;
+use crate::trace::{Missing, Run, Table, regenerate, weight_row};
+use crate::wire::Malformed;
+use cpu::Pool;
+use exact::linear::{Workspace, integer_sums};
+use exact::matrix::Matrix;
+use exact::quantise::Quantised;
+use exact::{Activations, Isa};
+use model::{Model, digest, pieces};
+use receipt::Bundle;
+use std::ops::Range;
+use std::sync::Mutex;
+
+/// Positions that go through the plan together.
+pub(crate) const TILE: usize = 32;
+
+/// Opens the positions `span` of an answer. The same opening serves a secret key and a public coin.
+pub fn prove(run: &Run<'_>, bundle: &Bundle, span: Range<usize>) -> Result<LightOpening, LightError> {
+    let model = &*run.model;
+    let opening = &bundle.opening;
+    let tokens = [&opening.prompt[..], &opening.output[..]].concat();
+    if span.start >= span.end || span.end >= tokens.len() {
+        return Err(LightError::Content(format!("it has no positions {span:?} that were computed")));
+    }
+    if tokens.iter().any(|token| *token as usize >= model.shape.vocabulary) {
+        return Err(LightError::Content("a token is not in the vocabulary".to_owned()));
+    }
+    let mut maker = FrameMaker::default();
+    pieces::of_model(model, |piece| maker.take(piece));
+    let manifest = digest::manifest(&model.shape, &model.plan, &model.weights, model.activations, run.threads);
+    let frame = maker.finish(manifest)?;
+    let mut walk = Walk::new(run.isa, run.threads, &frame, run.adapter, span.start, tokens.len())?;
+    let past = past(run, &tokens[..span.start])?;
+    for (position, past) in past.iter().enumerate() {
+        for (layer, row) in past.layers.iter().enumerate() {
+            walk.store.write(layer, position, row);
+        }
+    }
+    let products = Weighed {
+        model,
+        isa: run.isa,
+        sections: Sections::new(&model.shape, &model.plan),
+        written: span.clone().map(|_| Mutex::default()).collect(),
+    };
+    let drawing = opening.prompt.len() - 1;
+    for first in span.clone().step_by(TILE) {
+        let positions = first..(first + TILE).min(span.end);
+        let mut rows: Vec<Row> = positions
+            .map(|position| {
+                let token = tokens[position];
+                let mut embedding = vec![0.0; model.shape.hidden];
+                model.weights.embedding.row(token as usize, &mut embedding);
+                Row::new(position, token, embedding)
+            })
+            .collect();
+        walk.body(&mut rows, &products);
+        let at = rows.partition_point(|row| row.position < drawing);
+        if at < rows.len() {
+            walk.head(&mut rows[at..], &products);
+        }
+    }
+    let sums = products.written.into_iter().map(|sums| sums.into_inner().unwrap_or_default()).collect();
+    Ok(LightOpening { start: span.start, embeddings: embeddings(&frame, model, &tokens[span])?, past, sums })
+}
+
+fn missing(missing: Missing) -> LightError {
+    LightError::Content(missing.to_string())
+}
+
+/// Leaf data and keys and values of the positions of `tokens`.
+fn past(run: &Run<'_>, tokens: &[u32]) -> Result<Vec<PastOpening>, LightError> {
+    let history = run.history(tokens)?;
+    let open = |(position, token): (usize, &u32)| {
+        let at = regenerate(&run.model, run.adapter, &history, position, *token, None, None).map_err(missing)?;
+        let layers = (0..run.model.shape.layers).map(|layer| at.layer_row(layer)).collect::<Result<_, _>>();
+        Ok(PastOpening { leaf: at.leaf_data(), layers: layers.map_err(missing)? })
+    };
+    tokens.iter().enumerate().map(open).collect()
+}
+
+fn embeddings(frame: &Frame, model: &Model, tokens: &[u32]) -> Result<Vec<EmbeddingOpening>, LightError> {
+    let name = "model.embed_tokens.weight";
+    let leaves = digest::tensor_leaves(&model.shape, &model.plan, &model.weights, name, 1);
+    let leaves = leaves.ok_or(Malformed("the embedding"))?;
+    let mut distinct = tokens.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let open = |token: u32| {
+        let row = weight_row(model, None, Table::Embedding, token as usize).map_err(missing)?;
+        debug_assert!(row.len() == 2 * frame.shape().hidden);
+        let at = token as usize;
+        Ok(EmbeddingOpening { token, row, proof: WEIGHTS.prove(&leaves, &(at..at + 1)) })
+    };
+    distinct.into_iter().map(open).collect()
+}
+
+/// Sums from the weights, written down.
+struct Weighed<'a> {
+    model: &'a Model,
+    isa: Isa,
+    sections: Sections,
+    written: Vec<Mutex<Vec<u8>>>,
+}
+
+impl Weighed<'_> {
+    fn matrices(&self, section: usize) -> Vec<&Matrix> {
+        let weights = &self.model.weights;
+        if let Some(run) = self.sections.sites.get(section) {
+            return run.iter().map(|site| &weights.linears[*site].matrix).collect();
+        }
+        let number = section - self.sections.sites.len();
+        let Some(expert) = weights.mixtures.iter().flat_map(|mixture| &mixture.experts).nth(number / 2) else {
+            return vec![];
+        };
+        if number.is_multiple_of(2) { vec![&expert.gate, &expert.up] } else { vec![&expert.down] }
+    }
+}
+
+impl Sums for Weighed<'_> {
+    fn sums(&self, pool: &mut Pool, section: usize, rows: &[(usize, &Input)]) -> Vec<Found> {
+        let matrices = self.matrices(section);
+        let found: Vec<Mutex<Vec<i32>>> = rows.iter().map(|_| Mutex::default()).collect();
+        let mode =
+            if rows.first().is_some_and(|row| row.1.planes.len() == 2) { Activations::A16 } else { Activations::A8 };
+        pool.each(rows.len(), |_, number| {
+            let (index, input) = rows[number];
+            let mut quantised = Quantised::new(mode);
+            quantised.reshape(1, input.x.len(), mode);
+            if quantised.write_row(self.isa, 0, &input.x).is_err() {
+                quantised.rows_mut().clear(0);
+            }
+            let mut all = vec![];
+            for matrix in &matrices {
+                let mut sums = vec![0i32; matrix.outputs() * mode.planes()];
+                integer_sums(self.isa, &quantised, 0, matrix, &mut sums, &mut Workspace::default());
+                all.extend(sums);
+            }
+            lock(&self.written[index]).extend(all.iter().flat_map(|sum| sum.to_le_bytes()));
+            *lock(&found[number]) = all;
+        });
+        found.into_iter().map(|sums| Ok(sums.into_inner().unwrap_or_default())).collect()
+    }
+}
