@@ -86,11 +86,18 @@ impl Outcome<'_> {
 
     /// Draws tokens, each from the last logits of its segment.
     pub fn draw(&mut self, draws: &[Draw]) -> Vec<Result<u32, NotFinite>> {
+        let last = |draw: &Draw| (*draw, self.logit_rows[draw.segment].len().saturating_sub(1));
+        let draws: Vec<(Draw, usize)> = draws.iter().map(last).collect();
+        self.draw_at(&draws)
+    }
+
+    /// Draws tokens, each from the logits of its segment that are numbered beside it, counted from the segment's first.
+    pub fn draw_at(&mut self, draws: &[(Draw, usize)]) -> Vec<Result<u32, NotFinite>> {
         let drawn: Vec<Mutex<Result<u32, NotFinite>>> = draws.iter().map(|_| Mutex::new(Err(NotFinite))).collect();
         let (registers, rows, isa) = (self.registers, &self.logit_rows, self.isa);
         self.pool.each(draws.len(), |_, i| {
-            let draw = &draws[i];
-            if let Some(row) = rows[draw.segment].clone().last() {
+            let (draw, number) = &draws[i];
+            if let Some(row) = rows[draw.segment].clone().nth(*number) {
                 *lock(&drawn[i]) = sample(isa, registers.logits(row), &draw.sampling, draw.position);
             }
         });

@@ -62,6 +62,11 @@ impl Pages {
         row
     }
 
+    /// Gives a page's memory back. What was in it is gone; it may be used again.
+    pub fn release(&mut self, page: u32) {
+        self.pages[page as usize] = AlignedBytes::default();
+    }
+
     /// A view of the named pages that several threads may use during one step.
     pub(crate) fn view<'a>(&'a mut self, used: impl Iterator<Item = u32>) -> PagesView<'a> {
         for page in used {

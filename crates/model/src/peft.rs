@@ -29,6 +29,15 @@ impl Adapter {
     /// A file is missing or damaged, the adapter is for another base or not finite, or it is of a kind this engine does
     /// not run, which is named.
     pub fn load(folder: &Path, base: &Model, isa: Isa) -> Result<Adapter, ModelError> {
+        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+        Adapter::load_on(folder, base, isa, threads)
+    }
+
+    /// As [`Adapter::load`], on so many threads.
+    ///
+    /// # Errors
+    /// As [`Adapter::load`].
+    pub fn load_on(folder: &Path, base: &Model, isa: Isa, threads: usize) -> Result<Adapter, ModelError> {
         let config = LoraConfig::read(&folder.join("adapter_config.json"))?;
         let path = folder.join("adapter_model.safetensors");
         let tensors = Tensors::open_file(&path)?;
@@ -46,7 +55,6 @@ impl Adapter {
             let preparation = if base.shape.spread { Preparation::full(isa, norm) } else { Preparation::none(isa) };
             low_rank(&path, site, halves, &config, preparation, isa).map(Some)
         };
-        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
         let sites = parallel::map(threads, base.plan.sites.len(), load)?;
         if sites.iter().all(Option::is_none) {
             return Err(ModelError::damaged(&path, "it holds no lora_A and lora_B"));
