@@ -1,167 +1,449 @@
 //! The engine's loop, one step at a time, without threads: what is tested is what runs.
 
-use crate::Config;
-use crate::pool::FreePages;
+use crate::adapters::{AdapterHandle, Loaded, Readiness};
+use crate::config::Config;
+use crate::counters::{Counters, StepTokens};
+use crate::device::{Device, RowDraw, Stepped};
+use crate::memory::Memory;
+use crate::queue::Queue;
 use crate::request::Failure;
-use crate::schedule::schedule;
+use crate::schedule::{Share, drafts_each, schedule};
 use crate::sequence::Sequence;
-use cpu::{Executor, Hash, Pages};
-use exact::NotFinite;
-use std::collections::VecDeque;
+use cpu::{Draw, Hash, PAGE, Segment, Wanted};
+use model::{Adapter, Model};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
 
-/// Sequences, pages and the executor that advances them.
+/// Steps between two looks at who has waited long.
+const AGE_EVERY: u64 = 64;
+
+/// Sequences, pages, adapters and the device that advances them.
 pub(crate) struct Core {
-    executor: Executor,
-    pages: Pages,
-    free: FreePages,
-    waiting: VecDeque<Sequence>,
+    device: Box<dyn Device>,
+    memory: Memory,
+    queue: Queue,
     running: Vec<Sequence>,
+    /// Adapters to load, for whoever loads them.
+    jobs: Vec<Arc<AdapterHandle>>,
+    base: Hash,
     config: Config,
-}
-
-/// What a step did to one sequence.
-struct Advance {
-    sequence: usize,
-    tokens: usize,
-    leaves: Vec<Hash>,
-    drawn: Result<Option<u32>, NotFinite>,
+    arrivals: u64,
+    steps: u64,
+    counters: Counters,
 }
 
 /// How full the engine is.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Load {
-    /// Requests that wait for pages.
+    /// Requests that wait for pages, for their adapter, or for their turn.
     pub waiting: usize,
     /// Requests being computed.
     pub running: usize,
     /// Pages in use.
     pub pages_used: usize,
-    /// Pages there are.
+    /// Pages kept for prompts that begin the same, those in use included.
+    pub pages_cached: usize,
+    /// Pages there can be.
     pub pages_total: usize,
+    /// Adapters that are resident, and their bytes.
+    pub adapters_resident: usize,
+    /// Bytes of resident adapters.
+    pub adapters_resident_bytes: u64,
+    /// Bytes of adapters that are loaded but not resident.
+    pub adapters_host_bytes: u64,
 }
 
 impl Core {
-    pub(crate) fn new(executor: Executor, config: Config) -> Self {
-        let pages = Pages::new(&executor.model().shape, config.pages);
+    pub(crate) fn new(device: Box<dyn Device>, model: &Model, config: Config) -> Self {
         Core {
-            executor,
-            pages,
-            free: FreePages::new(config.pages),
-            waiting: VecDeque::new(),
+            device,
+            memory: Memory::new(&model.shape, &config),
+            queue: Queue::default(),
             running: Vec::new(),
+            jobs: Vec::new(),
+            base: model.digest,
             config,
+            arrivals: 0,
+            steps: 0,
+            counters: Counters::default(),
         }
     }
 
     pub(crate) fn load(&self) -> Load {
         Load {
-            waiting: self.waiting.len(),
+            waiting: self.queue.len(),
             running: self.running.len(),
-            pages_used: self.free.total() - self.free.available(),
-            pages_total: self.free.total(),
+            pages_used: self.memory.pages_used(),
+            pages_cached: self.memory.pages_cached(),
+            pages_total: self.memory.pages_total(),
+            adapters_resident: self.memory.tiers.resident(),
+            adapters_resident_bytes: self.memory.tiers.resident_bytes(),
+            adapters_host_bytes: self.memory.tiers.host_bytes(),
         }
     }
 
-    pub(crate) fn add(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
+    pub(crate) fn counters(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    pub(crate) fn add(&mut self, mut sequence: Sequence) {
+        sequence.arrive(self.arrivals, self.steps);
+        self.arrivals += 1;
+        if let Some(adapter) = &sequence.request().adapter {
+            self.memory.tiers.claim(adapter);
+        }
+        self.queue.push(sequence);
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        self.queue.is_empty() && self.running.is_empty()
     }
 
-    /// Continuous batching: sequences come and go between any two steps.
-    pub(crate) fn step(&mut self) {
-        self.drop_abandoned();
+    /// The adapters that must be loaded next; [`Core::loaded`] is told what became of each.
+    pub(crate) fn take_jobs(&mut self) -> Vec<Arc<AdapterHandle>> {
+        std::mem::take(&mut self.jobs)
+    }
+
+    /// An adapter was loaded, or could not be.
+    pub(crate) fn loaded(&mut self, loaded: Loaded) {
+        let Loaded { handle, result, seconds } = loaded;
+        self.counters.loading_seconds += seconds;
+        let room = self.memory.adapters_bytes_max();
+        let result = result.and_then(|adapter| match adapter.bytes() as u64 {
+            bytes if bytes > room => Err(crate::AdapterError::TooLarge { bytes, room }.to_string().into()),
+            _ => Ok(adapter),
+        });
+        match result {
+            Ok(adapter) => self.deliver(&handle, adapter),
+            Err(what) => {
+                self.memory.tiers.finish_loading(&handle, None);
+                let waits = |s: &Sequence| s.request().adapter.as_ref().is_some_and(|own| own.id() == handle.id());
+                for mut sequence in self.queue.take_if(waits) {
+                    self.memory.tiers.unclaim(&handle);
+                    sequence.fail(Failure::Adapter(what.clone()));
+                }
+            }
+        }
+    }
+
+    /// An adapter is there, from wherever.
+    pub(crate) fn deliver(&mut self, handle: &Arc<AdapterHandle>, adapter: Arc<Adapter>) {
+        self.counters.adapters_loaded += 1;
+        self.memory.tiers.finish_loading(handle, Some(adapter));
+        if handle.is_pinned() {
+            self.memory.promote(handle, &mut *self.device);
+        }
+    }
+
+    /// A name was unloaded or replaced: its adapter goes as soon as nobody needs it.
+    pub(crate) fn forget(&mut self, handle: &AdapterHandle) {
+        if let Some(adapter) = self.memory.tiers.forget(handle) {
+            self.device.drop_adapter(&adapter);
+        }
+    }
+
+    /// Continuous batching: sequences come and go between any two steps. Gives whether anything was computed.
+    pub(crate) fn step(&mut self, now: Instant) -> bool {
+        self.steps += 1;
+        if self.steps.is_multiple_of(AGE_EVERY) {
+            self.queue.age(self.steps);
+        }
+        self.drop_unwanted(now);
         self.admit();
-        for advance in self.compute() {
-            self.apply(advance);
+        let shares = self.plan();
+        let computed = !shares.is_empty();
+        if computed {
+            self.compute(&shares);
         }
         self.retire();
+        computed
     }
 
     /// Ends everything unfinished.
-    pub(crate) fn fail_all(&mut self, failure: Failure) {
-        for sequence in self.waiting.drain(..).chain(self.running.drain(..)) {
-            sequence.fail(failure);
+    pub(crate) fn fail_all(&mut self, failure: &Failure) {
+        for mut sequence in self.queue.take_if(|_| true).into_iter().chain(self.running.drain(..)) {
+            sequence.fail(failure.clone());
         }
     }
 
-    fn drop_abandoned(&mut self) {
-        self.waiting.retain(|sequence| !sequence.is_abandoned());
-        for sequence in self.running.extract_if(.., |sequence| sequence.is_abandoned()) {
-            self.free.give_back(sequence.pages);
+    fn drop_unwanted(&mut self, now: Instant) {
+        for mut sequence in self.queue.take_if(|s| s.is_abandoned() || s.is_late(now)) {
+            if let Some(adapter) = &sequence.request().adapter {
+                self.memory.tiers.unclaim(adapter);
+            }
+            sequence.fail(Failure::Deadline);
+        }
+        for sequence in &mut self.running {
+            if sequence.is_late(now) {
+                sequence.fail(Failure::Deadline);
+            }
+        }
+        let gone: Vec<_> = self.running.extract_if(.., |s| s.is_abandoned() || s.has_ended()).collect();
+        for mut sequence in gone {
+            self.let_go(&mut sequence);
         }
     }
 
-    /// First come, first served: nobody overtakes a large request that waits for pages.
+    /// Takes a sequence's pages and adapter from it.
+    fn let_go(&mut self, sequence: &mut Sequence) {
+        for (number, page) in sequence.give_up_pages().into_iter().enumerate().rev() {
+            self.memory.put_down(number, page);
+        }
+        sequence.set_adapter(None);
+        if let Some(adapter) = &sequence.request().adapter {
+            self.memory.put_down_adapter(adapter, &mut *self.device);
+        }
+    }
+
+    /// Admits in the queue's order. Who waits for an adapter is passed by; who waits for pages is not, nor is who has
+    /// waited long for either. Loading begins for those next in turn, whether or not there is a place for them yet.
     fn admit(&mut self) {
-        while self.running.len() < self.config.sequences_max {
-            let Some(first) = self.waiting.front() else { return };
-            let Some(pages) = self.free.take(first.pages_needed()) else { return };
-            if let Some(mut sequence) = self.waiting.pop_front() {
-                sequence.pages = pages;
+        let mut full = self.running.len() >= self.config.sequences_max;
+        for place in self.queue.places() {
+            let Some(sequence) = self.queue.at(&place) else { continue };
+            let handle = sequence.request().adapter.clone();
+            let readiness = handle.as_ref().map_or(Readiness::Resident, |handle| self.memory.tiers.readiness(handle));
+            let may_load = self.memory.tiers.ahead() < self.config.loads_ahead;
+            match (readiness, &handle) {
+                (Readiness::Disk, Some(handle)) if may_load => {
+                    self.memory.tiers.begin_loading(handle);
+                    self.jobs.push(handle.clone());
+                    continue;
+                }
+                (Readiness::Disk | Readiness::Loading, _) => continue,
+                _ if full && may_load => continue,
+                _ if full => break,
+                _ => {}
+            }
+            if !self.fits(&place) {
+                full = true;
+                continue;
+            }
+            if let (Readiness::Loaded, Some(handle)) = (readiness, &handle)
+                && !self.memory.promote(handle, &mut *self.device)
+            {
+                full |= place.is_aged();
+                continue;
+            }
+            if let Some(mut sequence) = self.queue.admit(&place) {
+                sequence.ticket = None;
+                sequence.set_adapter(handle.as_ref().and_then(|handle| self.memory.take_adapter(handle)));
                 self.running.push(sequence);
+                self.running.sort_by_key(Sequence::seniority);
+                full = self.running.len() >= self.config.sequences_max;
             }
         }
     }
 
-    fn compute(&mut self) -> Vec<Advance> {
-        let shares = schedule(self.running.iter().map(Sequence::pending), self.config.step_tokens);
-        if shares.is_empty() {
-            return Vec::new();
-        }
-        let segments: Vec<_> = shares.iter().map(|share| self.running[share.sequence].segment(share.tokens)).collect();
-        let mut outcome = self.executor.step(&mut self.pages, &segments);
-        let draws: Vec<_> = shares
-            .iter()
-            .zip(&segments)
-            .enumerate()
-            .filter(|(_, (_, segment))| segment.wanted == cpu::Wanted::Last)
-            .map(|(number, (share, segment))| cpu::Draw {
-                segment: number,
-                sampling: *self.running[share.sequence].sampling(),
-                position: (segment.start + segment.tokens.len()) as u64,
-            })
-            .collect();
-        let drawn = outcome.draw(&draws);
-        let mut advances: Vec<Advance> = shares
-            .iter()
-            .zip(outcome.leaves.drain(..))
-            .zip(&outcome.failed)
-            .map(|((share, leaves), failed)| Advance {
-                sequence: share.sequence,
-                tokens: share.tokens,
-                leaves,
-                drawn: if *failed { Err(NotFinite) } else { Ok(None) },
-            })
-            .collect();
-        for (draw, token) in draws.iter().zip(drawn) {
-            let advance = &mut advances[draw.segment];
-            if advance.drawn.is_ok() {
-                advance.drawn = token.map(Some);
-            }
-        }
-        advances
+    /// Whether there are pages for a waiting sequence beside those the running ones are about to take.
+    fn fits(&mut self, place: &crate::queue::Place) -> bool {
+        let lacking = |s: &Sequence| s.pages_needed().saturating_sub(s.pages().len());
+        let promised: usize = self.running.iter().map(lacking).sum();
+        let Some(sequence) = self.queue.at(place) else { return false };
+        let whole = (sequence.pending() - 1) / PAGE;
+        let shared = (0..whole).take_while(|n| self.memory.peek(&sequence.key(*n, &self.base)) == Some(true)).count();
+        // One more for the answers under way, so that not every newcomer makes somebody give way at once.
+        let spare = usize::from(!self.running.is_empty());
+        promised + sequence.pages_needed() - shared + spare <= self.memory.pages_obtainable()
     }
 
-    fn apply(&mut self, advance: Advance) {
-        let sequence = &mut self.running[advance.sequence];
-        let ended = match advance.drawn {
-            Ok(drawn) => sequence.advance(advance.tokens, advance.leaves, drawn),
-            Err(NotFinite) => {
-                sequence.fail(Failure::NotFinite);
-                true
+    /// What the step computes: shares of sequences that have the pages for it.
+    fn plan(&mut self) -> Vec<Share> {
+        let pending = self.pending();
+        let shares = schedule(pending.iter().copied(), self.config.step_tokens);
+        let shares = self.find_pages(shares);
+        self.guess(&shares);
+        shares
+    }
+
+    /// Pending tokens of each, after taking up what is found computed. Who would compute a page that somebody before it is
+    /// computing has none: it waits for that one.
+    fn pending(&mut self) -> Vec<usize> {
+        let mut being_computed: HashSet<Hash> = HashSet::new();
+        let mut pending = Vec::with_capacity(self.running.len());
+        for sequence in &mut self.running {
+            let mut key = None;
+            while let Some(number) = self.config.prefix_cache.then(|| sequence.next_page()).flatten() {
+                let next = sequence.key(number, &self.base);
+                let Some((page, leaves)) = self.memory.find(&next) else {
+                    key = Some(next);
+                    break;
+                };
+                self.counters.cached_tokens += sequence.adopt(page, leaves) as u64;
             }
-        };
-        if ended {
-            sequence.end();
+            let waits = key.is_some_and(|key| !being_computed.insert(key));
+            pending.push(if waits { 0 } else { sequence.pending() });
+        }
+        pending
+    }
+
+    /// Gives each share its pages, seniors first; juniors give way.
+    fn find_pages(&mut self, mut shares: Vec<Share>) -> Vec<Share> {
+        shares.sort_by_key(|share| share.sequence);
+        let mut gone = vec![false; self.running.len()];
+        for share in &shares {
+            while !gone[share.sequence] && self.running[share.sequence].pages_lacking(share.tokens) > 0 {
+                if let Some(page) = self.memory.take(&mut *self.device) {
+                    self.running[share.sequence].add_page(page);
+                    continue;
+                }
+                let victim = (share.sequence + 1..gone.len()).rev().find(|i| !gone[*i]).unwrap_or(share.sequence);
+                if victim == share.sequence && gone.iter().filter(|gone| !**gone).count() == 1 {
+                    self.running[victim].fail(Failure::NoRoom);
+                }
+                gone[victim] = true;
+                self.preempt(victim);
+            }
+        }
+        let kept: Vec<Share> = shares.into_iter().filter(|share| !gone[share.sequence]).collect();
+        self.remove_gone(&gone, kept)
+    }
+
+    /// A sequence gives up its pages and its adapter, to be computed again.
+    fn preempt(&mut self, victim: usize) {
+        let sequence = &mut self.running[victim];
+        sequence.note_preemption();
+        sequence.set_adapter(None);
+        for (number, page) in sequence.give_up_pages().into_iter().enumerate().rev() {
+            self.memory.put_down(number, page);
+        }
+        if let Some(adapter) = &sequence.request().adapter {
+            self.memory.tiers.claim(adapter);
+            self.memory.put_down_adapter(adapter, &mut *self.device);
+        }
+        self.counters.preemptions += 1;
+    }
+
+    /// Those who gave way go back to the queue; shares are numbered anew.
+    fn remove_gone(&mut self, gone: &[bool], mut shares: Vec<Share>) -> Vec<Share> {
+        if !gone.contains(&true) {
+            return shares;
+        }
+        for share in &mut shares {
+            share.sequence -= gone[..share.sequence].iter().filter(|gone| **gone).count();
+        }
+        let mut number = 0;
+        let back: Vec<Sequence> = self
+            .running
+            .extract_if(.., |_| {
+                number += 1;
+                gone[number - 1]
+            })
+            .collect();
+        for mut sequence in back {
+            if let (true, Some(adapter)) = (sequence.has_ended(), &sequence.request().adapter) {
+                self.memory.tiers.unclaim(adapter);
+            }
+            if !sequence.has_ended() {
+                sequence.wait_from(self.steps, sequence.class());
+                self.queue.push_front(sequence);
+            }
+        }
+        shares
+    }
+
+    /// Lets those that decode guess ahead with what the step has left.
+    fn guess(&mut self, shares: &[Share]) {
+        let decoding: Vec<usize> =
+            shares.iter().map(|share| share.sequence).filter(|i| self.running[*i].is_decoding()).collect();
+        let tokens = shares.iter().map(|share| share.tokens).sum();
+        let each = drafts_each(decoding.len(), tokens, self.config.step_tokens, self.config.draft_tokens);
+        if each == 0 {
+            return;
+        }
+        for i in decoding {
+            // A guess may take a page, but never somebody else's.
+            let roomy = self.memory.pages_obtainable() > 2 * self.running.len();
+            if roomy
+                && self.running[i].pages_lacking(1 + each) == 1
+                && let Some(page) = self.memory.take(&mut *self.device)
+            {
+                self.running[i].add_page(page);
+            }
+            self.running[i].guess(each);
+        }
+    }
+
+    fn compute(&mut self, shares: &[Share]) {
+        let segments: Vec<Segment<'_>> =
+            shares.iter().map(|share| self.running[share.sequence].segment(share.tokens)).collect();
+        let draws = draws(shares, &segments, &self.running);
+        let started = Instant::now();
+        let stepped = self.device.step(&segments, &draws);
+        let seconds = started.elapsed().as_secs_f64();
+        let tokens = self.apply(shares, &draws, stepped);
+        self.counters.add_step(tokens, seconds);
+    }
+
+    fn apply(&mut self, shares: &[Share], draws: &[RowDraw], stepped: Stepped) -> StepTokens {
+        let mut total = StepTokens::default();
+        let mut drawn = draws.iter().zip(stepped.drawn).peekable();
+        for (number, share) in shares.iter().enumerate() {
+            let mut own = Vec::new();
+            while let Some((_, token)) = drawn.next_if(|((draw, _), _)| draw.segment == number) {
+                own.push(token);
+            }
+            let sequence = &mut self.running[share.sequence];
+            let (known, drafted) = (sequence.known(share.tokens), sequence.drafted());
+            let decoding = sequence.is_decoding();
+            let right = if !stepped.failed[number] {
+                sequence.advance(share.tokens, &stepped.leaves[number], &own)
+            } else if sequence.forgive() {
+                Ok(0)
+            } else {
+                Err(Failure::NotFinite)
+            };
+            let right = right.unwrap_or_else(|failure| {
+                sequence.fail(failure);
+                0
+            });
+            self.counters.answer_tokens += (own.len().min(right + 1)) as u64;
+            self.counters.drafts_accepted += right as u64;
+            total.recomputed += known as u64;
+            total.rejected += (drafted - right) as u64;
+            total.decode += right as u64;
+            *(if decoding { &mut total.decode } else { &mut total.prefill }) += (share.tokens - known) as u64;
+            self.publish(share.sequence);
+        }
+        total
+    }
+
+    /// Lets others find the pages that became full.
+    fn publish(&mut self, number: usize) {
+        let sequence = &mut self.running[number];
+        while let Some((page, ..)) = sequence.unpublished().filter(|_| self.config.prefix_cache) {
+            let key = sequence.key(page, &self.base);
+            let Some((page, own, parent, leaves)) = sequence.unpublished() else { return };
+            let shared = self.memory.publish(page, own, key, parent, leaves);
+            sequence.published(shared);
         }
     }
 
     fn retire(&mut self) {
-        for sequence in self.running.extract_if(.., |sequence| sequence.has_ended()) {
-            self.free.give_back(sequence.pages);
+        let ended: Vec<_> = self.running.extract_if(.., |sequence| sequence.has_ended()).collect();
+        for mut sequence in ended {
+            sequence.complete();
+            self.let_go(&mut sequence);
         }
     }
+}
+
+/// What is drawn: after the last pending token of a sequence, and after each of its guesses.
+fn draws(shares: &[Share], segments: &[Segment<'_>], running: &[Sequence]) -> Vec<RowDraw> {
+    let mut draws = Vec::new();
+    for (number, (share, segment)) in shares.iter().zip(segments).enumerate() {
+        let rows = match segment.wanted {
+            Wanted::None => 0,
+            Wanted::Last => 1,
+            Wanted::All => segment.tokens.len(),
+        };
+        let first = segment.start + segment.tokens.len() - rows;
+        let sampling = *running[share.sequence].sampling();
+        draws.extend((0..rows).map(|row| {
+            let position = (first + row + 1) as u64;
+            (Draw { segment: number, sampling, position }, row)
+        }));
+    }
+    draws
 }

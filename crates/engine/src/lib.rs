@@ -1,95 +1,96 @@
 //! Many sequences share one device.
 //!
-//! An [`Engine`] owns the device through one thread that repeats a step: admit what fits into memory, batch the next
-//! tokens of every sequence whatever their adapters, draw, and pass on what is new. Requests go in through
-//! [`Engine::submit`]; dropping the receiver cancels.
+//! An [`Engine`] owns the device through one thread that repeats a step: admit who is next, batch the next tokens of every
+//! sequence whatever their adapters, draw, and pass on what is new. Requests go in through [`Engine::submit`]; dropping
+//! the receiver cancels.
+//!
+//! **Exactness makes scheduling free.** A token depends on what stands before it and on nothing else, so the engine may
+//! - share pages between prompts that begin the same, leaves of the trace included;
+//! - take pages as they are needed, and when they run out let the youngest sequence give way and compute it again;
+//! - check several guessed tokens in one step, and keep those that are what would have been drawn;
+//! - keep few adapters resident out of many, and load others while computing;
+//!
+//! and every answer has the same bits as on a quiet machine.
+//!
+//! **Who goes first.** [`Priority`] first; within a class tenants share alike, and within a tenant its adapters. Whoever
+//! waits long moves up a class, at last above all. A request whose adapter is being loaded is passed by, and holds nobody
+//! up.
+//!
+//! **Memory** is one budget of pages and resident adapters ([`MemoryPlan`]). What is kept only in case it is wanted again
+//! goes when room is needed, the cheapest to have back first.
 
+mod adapters;
+mod config;
 mod core;
-mod pool;
+mod counters;
+mod device;
+mod draft;
+mod memory;
+mod prefix;
+mod queue;
 mod request;
+mod run;
 mod schedule;
 mod sequence;
 mod stop;
+mod ticket;
+
+#[cfg(test)]
+mod tests;
 
 pub use crate::core::Load;
-pub use request::{Completion, Event, Failure, Finish, Refusal, Request};
+pub use adapters::{AdapterError, AdapterHandle, Adapters, Roots};
+pub use config::{Config, MemoryPlan};
+pub use counters::Counters;
+pub use request::{Completion, Effort, Event, Failure, Finish, Priority, Refusal, Request};
 
+use crate::adapters::Loader;
 use crate::core::Core;
+use crate::device::CpuDevice;
+use crate::run::{Command, Shown, run};
 use crate::sequence::Sequence;
-use cpu::{Executor, PAGE, Pages};
-use exact::Isa;
-use model::{Model, Shape, Text};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use crate::ticket::Tickets;
+use model::{Model, Text};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-
-/// How an engine runs. Nothing here changes a bit of any answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// Threads that compute.
-    pub threads: usize,
-    /// Instruction set.
-    pub isa: Isa,
-    /// Pages of keys and values.
-    pub pages: usize,
-    /// Sequences computed at once.
-    pub sequences_max: usize,
-    /// Tokens of one step, prompts' chunks included.
-    pub step_tokens: usize,
-    /// Requests that may wait.
-    pub queue_max: usize,
-    /// Positions of one sequence.
-    pub context: usize,
-}
-
-impl Config {
-    /// Sensible numbers for a model with `memory` bytes for keys and values: up to 64 sequences and 256 tokens a step.
-    pub fn for_memory(shape: &Shape, memory: u64, threads: usize, isa: Isa) -> Config {
-        let sequences_max = 64;
-        let page = Pages::page_bytes(shape) as u64;
-        let useful = (sequences_max * shape.context.div_ceil(PAGE)) as u64;
-        let pages = (memory / page).clamp(1, useful) as usize;
-        Config {
-            threads,
-            isa,
-            pages,
-            sequences_max,
-            step_tokens: 256,
-            queue_max: 1024,
-            context: shape.context.min(pages * PAGE),
-        }
-    }
-}
-
-enum Command {
-    Add(Box<Sequence>),
-    Stop,
-}
 
 /// A running engine.
 pub struct Engine {
-    commands: SyncSender<Command>,
-    load: Arc<Mutex<Load>>,
+    commands: Sender<Command>,
+    shown: Arc<Mutex<Shown>>,
+    tickets: Arc<Tickets>,
+    adapters: Arc<Adapters>,
     model: Arc<Model>,
     text: Arc<Text>,
     config: Config,
+    draining: AtomicBool,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Engine {
-    /// Starts the engine's thread.
+    /// Starts the engine's threads.
     pub fn start(model: Arc<Model>, text: Arc<Text>, config: Config) -> std::io::Result<Engine> {
-        let (commands, inbox) = sync_channel(config.queue_max);
-        let load = Arc::new(Mutex::new(Load::default()));
-        let executor_config = cpu::Config { threads: config.threads, isa: config.isa, trace: true };
-        let executor = Executor::new(model.clone(), executor_config)?;
-        let shown = load.clone();
-        let core = Core::new(executor, config);
+        let (commands, inbox) = channel();
+        let executor = cpu::Config { threads: config.threads, isa: config.isa, trace: true };
+        let plan = config.plan(&model.shape);
+        let device = CpuDevice::new(model.clone(), executor, plan.pages_max)?;
+        let core = Core::new(Box::new(device), &model, config);
+        let back = commands.clone();
+        let deliver = move |loaded| back.send(Command::Loaded(loaded)).is_ok();
+        let loader = Loader::start(model.clone(), config.isa, deliver)?;
+        let shown = Arc::new(Mutex::new(Shown { load: core.load(), ..Shown::default() }));
+        let showing = shown.clone();
         let thread = std::thread::Builder::new()
             .name("lockstep-0".to_owned())
-            .spawn(move || run(core, &inbox, &shown, config.queue_max))?;
-        Ok(Engine { commands, load, model, text, config, thread: Some(thread) })
+            .spawn(move || run(core, &inbox, &loader, &showing))?;
+        let adapters = Arc::new(Adapters::new(model.clone(), config.isa, plan.adapters_bytes_max));
+        let (tickets, draining) = (Arc::default(), AtomicBool::new(false));
+        Ok(Engine { commands, shown, tickets, adapters, model, text, config, draining, thread: Some(thread) })
     }
 
     /// The model it serves.
@@ -107,22 +108,33 @@ impl Engine {
         &self.config
     }
 
+    /// The adapters it knows.
+    pub fn adapters(&self) -> &Arc<Adapters> {
+        &self.adapters
+    }
+
     /// How full it was after its last step.
     pub fn load(&self) -> Load {
-        *self.load.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).load
+    }
+
+    /// What its time went into until its last step.
+    pub fn counters(&self) -> Counters {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).counters
     }
 
     /// Queues a request. Its events come through the receiver; dropping the receiver cancels it.
     pub fn submit(&self, request: Request) -> Result<mpsc::Receiver<Event>, Refusal> {
         self.check(&request)?;
+        if self.draining.load(SeqCst) {
+            return Err(Refusal::ShuttingDown);
+        }
+        let ticket = self.tickets.take(request.tenant, self.config.queue_max).ok_or(Refusal::Busy)?;
         // At most one text a token, one more at the end, and the end itself.
         let (events, receiver) = mpsc::channel(request.tokens_max + 3);
-        let sequence = Box::new(Sequence::new(request, &self.text, events));
-        match self.commands.try_send(Command::Add(sequence)) {
-            Ok(()) => Ok(receiver),
-            Err(TrySendError::Full(_)) => Err(Refusal::Busy),
-            Err(TrySendError::Disconnected(_)) => Err(Refusal::ShuttingDown),
-        }
+        let sequence = Box::new(Sequence::new(request, &self.text, events, Some(ticket)));
+        self.commands.send(Command::Add(sequence)).map_err(|_| Refusal::ShuttingDown)?;
+        Ok(receiver)
     }
 
     fn check(&self, request: &Request) -> Result<(), Refusal> {
@@ -133,7 +145,7 @@ impl Engine {
         if request.tokens_max == 0 {
             return Err(Refusal::NoTokens);
         }
-        if let Some(id) = request.prompt.iter().find(|id| **id as usize >= vocabulary) {
+        if let Some(id) = request.prompt.iter().chain(&request.prediction).find(|id| **id as usize >= vocabulary) {
             return Err(Refusal::UnknownToken(*id, vocabulary));
         }
         let (prompt, answer, context) = (request.prompt.len(), request.tokens_max, self.config.context);
@@ -142,39 +154,64 @@ impl Engine {
         }
         Ok(())
     }
-}
 
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // A full queue still drains: the thread takes commands between any two steps.
-        let _ = self.commands.send(Command::Stop);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+    /// Loads the adapter in `path` (inside an allowed folder, or `digest:HEX`) and registers it as `name`, in the place of
+    /// the one of that name if `replace`. Requests that were made with the old one keep it. Takes as long as loading does.
+    pub fn load_adapter(&self, name: &str, path: &str, replace: bool) -> Result<Arc<AdapterHandle>, AdapterError> {
+        let opened = self.adapters.open(name, path, replace)?;
+        // A failing send means that the engine ends, and with it everything it would have kept.
+        let _ = self.commands.send(Command::Deliver(opened.handle.clone(), opened.adapter));
+        if let Some(replaced) = opened.replaced {
+            let _ = self.commands.send(Command::Forget(replaced));
+        }
+        Ok(opened.handle)
+    }
+
+    /// Makes sure that the adapter's digest is known, by loading it if nobody has asked for it before.
+    pub fn identify(&self, handle: &Arc<AdapterHandle>) -> Result<(), AdapterError> {
+        if let Some(adapter) = self.adapters.identify(handle)? {
+            let _ = self.commands.send(Command::Deliver(handle.clone(), adapter));
+        }
+        Ok(())
+    }
+
+    /// Forgets the adapter of this name. Requests that were made with it keep it.
+    pub fn unload_adapter(&self, name: &str) -> Result<(), AdapterError> {
+        let handle = self.adapters.remove(name)?;
+        let _ = self.commands.send(Command::Forget(handle));
+        Ok(())
+    }
+
+    /// Loads and registers the adapter in `folder`, wherever that is; a pinned one stays resident from now on. For whoever
+    /// starts the server.
+    pub fn add_adapter(&self, name: &str, folder: &Path, pinned: bool) -> Result<Arc<AdapterHandle>, AdapterError> {
+        let (handle, adapter) = self.adapters.load(name, folder, pinned)?;
+        let _ = self.commands.send(Command::Deliver(handle.clone(), adapter));
+        Ok(handle)
+    }
+
+    /// Takes no more requests and waits until those it has are answered, or `patience` is over. Gives whether they are.
+    pub fn drain(&self, patience: Duration) -> bool {
+        self.draining.store(true, SeqCst);
+        let until = Instant::now() + patience;
+        loop {
+            let (asked, answer) = channel();
+            if self.commands.send(Command::IsIdle(asked)).is_err() || answer.recv() == Ok(true) {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }
 
-/// Steps while there is work, sleeps while there is none.
-fn run(mut core: Core, inbox: &Receiver<Command>, shown: &Mutex<Load>, queue_max: usize) {
-    loop {
-        let command = if core.is_idle() {
-            inbox.recv().map_err(|_| TryRecvError::Disconnected)
-        } else if core.load().waiting < queue_max {
-            inbox.try_recv()
-        } else {
-            Err(TryRecvError::Empty)
-        };
-        match command {
-            Ok(Command::Add(sequence)) => {
-                core.add(*sequence);
-                continue;
-            }
-            Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
-                core.fail_all(Failure::ShuttingDown);
-                return;
-            }
-            Err(TryRecvError::Empty) => core.step(),
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
-        *shown.lock().unwrap_or_else(PoisonError::into_inner) = core.load();
     }
 }

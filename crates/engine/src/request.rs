@@ -1,9 +1,10 @@
 //! What is asked of the engine, and what comes back.
 
+use crate::adapters::AdapterHandle;
 use cpu::Hash;
 use exact::sample::Sampling;
-use model::Adapter;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// One completion to generate.
 #[derive(Clone)]
@@ -11,7 +12,7 @@ pub struct Request {
     /// Token ids, at least one.
     pub prompt: Vec<u32>,
     /// Added to the base; none is the base alone.
-    pub adapter: Option<Arc<Adapter>>,
+    pub adapter: Option<Arc<AdapterHandle>>,
     /// How tokens are drawn.
     pub sampling: Sampling,
     /// The most tokens to generate, at least one.
@@ -20,6 +21,44 @@ pub struct Request {
     pub stop_tokens: Vec<u32>,
     /// The answer ends before the first of these in its text.
     pub stop_strings: Vec<String>,
+    /// What the answer will probably be: it comes in fewer steps as far as that is right. Changes no bit of it.
+    pub prediction: Vec<u32>,
+    /// Whose request it is. Tenants share the device alike, and no pages.
+    pub tenant: Hash,
+    /// Who goes first when not all can.
+    pub priority: Priority,
+    /// When nobody wants the answer any more.
+    pub deadline: Option<Instant>,
+}
+
+impl Request {
+    /// The base's likeliest answer of at most `tokens_max` tokens.
+    pub fn new(prompt: Vec<u32>, tokens_max: usize) -> Request {
+        Request {
+            prompt,
+            adapter: None,
+            sampling: Sampling::GREEDY,
+            tokens_max,
+            stop_tokens: vec![],
+            stop_strings: vec![],
+            prediction: vec![],
+            tenant: [0; 32],
+            priority: Priority::Normal,
+            deadline: None,
+        }
+    }
+}
+
+/// Classes of requests. A class goes before the next, but none waits for ever: see [`crate`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub enum Priority {
+    /// Somebody waits for it.
+    High,
+    /// The rest.
+    #[default]
+    Normal,
+    /// Whenever there is nothing else to do.
+    Low,
 }
 
 /// Why an answer ended.
@@ -51,10 +90,28 @@ pub struct Completion {
     pub finish: Finish,
     /// The trace's leaf of every position that was computed: all of the prompt, and the answer but for its last token.
     pub leaves: Vec<Hash>,
+    /// Digest of the adapter it was computed with.
+    pub adapter: Option<Hash>,
+    /// What it took.
+    pub effort: Effort,
+}
+
+/// What an answer took beside its tokens.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Effort {
+    /// Tokens of the prompt that were found computed.
+    pub cached_tokens: usize,
+    /// Tokens guessed ahead that were right.
+    pub drafts_accepted: usize,
+    /// Tokens guessed ahead that were wrong.
+    pub drafts_rejected: usize,
+    /// Times it gave way to others and was computed again.
+    pub preemptions: usize,
 }
 
 /// Why an admitted request ended without an answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Failure {
     /// See [`exact::NotFinite`].
     #[error(
@@ -62,6 +119,18 @@ pub enum Failure {
          made for higher precision"
     )]
     NotFinite,
+    /// Its adapter cannot be loaded.
+    #[error("{0}")]
+    Adapter(Arc<str>),
+    /// It was not complete in time.
+    #[error("the answer was not complete when its time was over: ask for fewer tokens or try again later")]
+    Deadline,
+    /// What was computed twice was not the same: this cannot be, whatever the request.
+    #[error("this machine computed two different results for the same tokens: its memory or processor is faulty")]
+    Diverged,
+    /// There is no room for it even alone. Admission makes sure of the opposite.
+    #[error("there is no memory for this answer: ask for fewer tokens")]
+    NoRoom,
     /// The engine is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,

@@ -1,48 +1,111 @@
 //! One request on its way through the engine.
 
-use crate::request::{Completion, Event, Failure, Finish, Request};
+use crate::draft::Drafter;
+use crate::prefix::Keys;
+use crate::request::{Completion, Effort, Event, Failure, Finish, Priority, Request};
 use crate::stop::StopStrings;
+use crate::ticket::Ticket;
 use cpu::{Hash, PAGE, Segment, Wanted};
-use model::{Decoder, Text};
+use exact::NotFinite;
+use model::{Adapter, Decoder, Text};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::mpsc::Sender;
 
 /// A request, its tokens so far, and where its keys and values are.
 pub(crate) struct Sequence {
     request: Request,
-    /// Prompt and answer.
+    /// Prompt and answer, and guesses that are being checked.
     tokens: Vec<u32>,
+    /// How many of `tokens`, at their end, are guesses.
+    drafted: usize,
     /// Tokens whose keys and values are in the pages.
     computed: usize,
-    /// Taken at admission, for all it can ever need.
-    pub(crate) pages: Vec<u32>,
+    /// Page i holds positions from 64 · i on.
+    pages: Vec<u32>,
+    /// Pages that others can find.
+    published: usize,
+    keys: Option<Keys>,
+    /// Of every position ever computed: a pre-empted sequence keeps them.
     leaves: Vec<Hash>,
+    drafter: Option<Drafter>,
+    /// Held while it is being computed.
+    adapter: Option<Arc<Adapter>>,
+    arrival: u64,
+    class: u8,
+    since: u64,
+    /// Its place among those who wait, until it is admitted for the first time.
+    pub(crate) ticket: Option<Ticket>,
+    effort: Effort,
     text: Arc<Text>,
     decoder: Decoder,
     stops: StopStrings,
     events: Sender<Event>,
-    ended: bool,
+    finish: Option<Finish>,
+    failed: bool,
 }
 
 impl Sequence {
-    pub(crate) fn new(request: Request, text: &Arc<Text>, events: Sender<Event>) -> Self {
+    pub(crate) fn new(request: Request, text: &Arc<Text>, events: Sender<Event>, ticket: Option<Ticket>) -> Self {
         Sequence {
             tokens: request.prompt.clone(),
+            drafted: 0,
             computed: 0,
             pages: Vec::new(),
+            published: 0,
+            keys: None,
             leaves: Vec::new(),
+            drafter: Some(Drafter::new(&request.prediction)),
+            adapter: None,
+            arrival: 0,
+            class: match request.priority {
+                Priority::High => 1,
+                Priority::Normal => 2,
+                Priority::Low => 3,
+            },
+            since: 0,
+            ticket,
+            effort: Effort::default(),
             text: text.clone(),
             decoder: text.decoder(false),
             stops: StopStrings::new(request.stop_strings.clone()),
             request,
             events,
-            ended: false,
+            finish: None,
+            failed: false,
         }
     }
 
-    /// Pages for the longest it can become.
-    pub(crate) fn pages_needed(&self) -> usize {
-        (self.request.prompt.len() + self.request.tokens_max).div_ceil(PAGE)
+    pub(crate) fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Its number among all requests, given when it is queued.
+    pub(crate) fn arrival(&self) -> u64 {
+        self.arrival
+    }
+
+    pub(crate) fn arrive(&mut self, arrival: u64, step: u64) {
+        (self.arrival, self.since) = (arrival, step);
+    }
+
+    /// Its class of priority, lower first.
+    pub(crate) fn class(&self) -> u8 {
+        self.class
+    }
+
+    /// The step since which it waits in its class.
+    pub(crate) fn waits_since(&self) -> u64 {
+        self.since
+    }
+
+    pub(crate) fn wait_from(&mut self, step: u64, class: u8) {
+        (self.since, self.class) = (step, class);
+    }
+
+    /// Who keeps pages when they run out: lower first.
+    pub(crate) fn seniority(&self) -> (u8, u64) {
+        (self.class, self.arrival)
     }
 
     /// Whether nobody listens any more.
@@ -50,77 +113,244 @@ impl Sequence {
         self.events.is_closed()
     }
 
-    /// Tokens that wait to be computed: one while decoding, more of the prompt before.
-    pub(crate) fn pending(&self) -> usize {
-        self.tokens.len() - self.computed
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        self.request.deadline.is_some_and(|deadline| deadline <= now)
     }
 
-    /// Its next `count` tokens for a step.
-    pub(crate) fn segment(&self, count: usize) -> Segment<'_> {
-        Segment {
-            tokens: &self.tokens[self.computed..self.computed + count],
-            start: self.computed,
-            pages: &self.pages,
-            adapter: self.request.adapter.as_deref(),
-            wanted: if count == self.pending() { Wanted::Last } else { Wanted::None },
+    /// Tokens that wait to be computed: one while decoding, more of the prompt before. Guesses do not count.
+    pub(crate) fn pending(&self) -> usize {
+        self.tokens.len() - self.drafted - self.computed
+    }
+
+    /// Whether it only has to go on with its answer.
+    pub(crate) fn is_decoding(&self) -> bool {
+        self.pending() == 1 && self.computed >= self.request.prompt.len()
+    }
+
+    /// Of the next `count` positions, how many were computed before.
+    pub(crate) fn known(&self, count: usize) -> usize {
+        self.leaves.len().saturating_sub(self.computed).min(count)
+    }
+
+    /// Pages up to and with the position of the next token drawn.
+    pub(crate) fn pages_needed(&self) -> usize {
+        (self.tokens.len() - self.drafted + 1).div_ceil(PAGE)
+    }
+
+    pub(crate) fn pages(&self) -> &[u32] {
+        &self.pages
+    }
+
+    /// Pages it lacks to compute its next `count` tokens.
+    pub(crate) fn pages_lacking(&self, count: usize) -> usize {
+        (self.computed + count).div_ceil(PAGE).saturating_sub(self.pages.len())
+    }
+
+    pub(crate) fn add_page(&mut self, page: u32) {
+        self.pages.push(page);
+    }
+
+    /// Positions its pages have room for beyond its pending tokens.
+    pub(crate) fn room(&self) -> usize {
+        (self.pages.len() * PAGE).saturating_sub(self.computed + self.pending())
+    }
+
+    pub(crate) fn set_adapter(&mut self, adapter: Option<Arc<Adapter>>) {
+        self.adapter = adapter;
+    }
+
+    /// The key of a page, all of whose tokens are known.
+    pub(crate) fn key(&mut self, number: usize, base: &Hash) -> Hash {
+        let digest = self.request.adapter.as_ref().and_then(|adapter| adapter.digest());
+        let keys = self.keys.get_or_insert_with(|| Keys::new(base, digest.as_ref(), &self.request.tenant));
+        keys.of(number, &self.tokens[..self.tokens.len() - self.drafted])
+    }
+
+    /// The page to look for among those kept: the next one, if it would be full and is not the last.
+    pub(crate) fn next_page(&self) -> Option<usize> {
+        let number = self.computed / PAGE;
+        let whole = self.computed.is_multiple_of(PAGE) && self.pages.len() == number;
+        (whole && (number + 1) * PAGE < self.tokens.len() - self.drafted).then_some(number)
+    }
+
+    /// Goes on with a page that was found computed. Gives how many tokens that spares for the first time.
+    pub(crate) fn adopt(&mut self, page: u32, leaves: &[Hash]) -> usize {
+        let new = PAGE - self.known(PAGE);
+        self.pages.push(page);
+        self.published = self.pages.len();
+        self.leaves.extend_from_slice(&leaves[PAGE - new..]);
+        self.computed += PAGE;
+        self.effort.cached_tokens += new.min(self.request.prompt.len());
+        new
+    }
+
+    /// The next full page that others cannot find yet: its number, page, the page before it, and its leaves.
+    pub(crate) fn unpublished(&self) -> Option<(usize, u32, Option<u32>, &[Hash])> {
+        let number = self.published;
+        if (number + 1) * PAGE > self.computed {
+            return None;
+        }
+        let parent = number.checked_sub(1).map(|before| self.pages[before]);
+        Some((number, self.pages[number], parent, &self.leaves[number * PAGE..(number + 1) * PAGE]))
+    }
+
+    /// Others can find the page now; `page` holds the same as the own one.
+    pub(crate) fn published(&mut self, page: u32) {
+        self.pages[self.published] = page;
+        self.published += 1;
+    }
+
+    /// Lets go of its pages, to be computed again later.
+    pub(crate) fn give_up_pages(&mut self) -> Vec<u32> {
+        self.drop_drafts();
+        (self.computed, self.published) = (0, 0);
+        std::mem::take(&mut self.pages)
+    }
+
+    pub(crate) fn note_preemption(&mut self) {
+        self.effort.preemptions += 1;
+    }
+
+    /// Guesses up to `most` tokens ahead, to be checked in the next step.
+    pub(crate) fn guess(&mut self, most: usize) {
+        let answered = self.tokens.len() - self.request.prompt.len();
+        // The last token of an answer is never computed, so the one before it need not be guessed.
+        let most = most.min(self.room()).min(self.request.tokens_max.saturating_sub(answered + 1));
+        if let Some(drafter) = &mut self.drafter {
+            let guesses = drafter.draft(&self.tokens, most);
+            self.drafted = guesses.len();
+            self.tokens.extend_from_slice(guesses);
         }
     }
 
-    /// How its next token is drawn.
+    pub(crate) fn drafted(&self) -> usize {
+        self.drafted
+    }
+
+    fn drop_drafts(&mut self) {
+        self.tokens.truncate(self.tokens.len() - self.drafted);
+        self.drafted = 0;
+    }
+
+    /// Its next `count` tokens for a step, and what it guesses after them.
+    pub(crate) fn segment(&self, count: usize) -> Segment<'_> {
+        let whole = count == self.pending();
+        let drafted = if whole { self.drafted } else { 0 };
+        Segment {
+            tokens: &self.tokens[self.computed..self.computed + count + drafted],
+            start: self.computed,
+            pages: &self.pages,
+            adapter: self.adapter.as_deref(),
+            wanted: match (whole, drafted) {
+                (false, _) => Wanted::None,
+                (true, 0) => Wanted::Last,
+                (true, _) => Wanted::All,
+            },
+        }
+    }
+
+    /// How its next tokens are drawn.
     pub(crate) fn sampling(&self) -> &exact::sample::Sampling {
         &self.request.sampling
     }
 
-    /// Takes in a step of `count` tokens and the token drawn after them, if one was. Gives whether the answer is complete.
-    pub(crate) fn advance(&mut self, count: usize, leaves: Vec<Hash>, drawn: Option<u32>) -> bool {
-        self.computed += count;
-        self.leaves.extend(leaves);
-        let Some(token) = drawn else { return false };
-        assert!(self.computed == self.tokens.len(), "a token was drawn before its past was computed");
-        self.tokens.push(token);
-        let mut finish = None;
+    /// The step met a value that is not finite. If a guess may be to blame, the step counts for nothing and there are no
+    /// more guesses; gives whether it was so.
+    pub(crate) fn forgive(&mut self) -> bool {
+        let guessed = self.drafted > 0;
+        self.effort.drafts_rejected += self.drafted;
+        self.drop_drafts();
+        self.drafter = None;
+        guessed
+    }
+
+    /// Takes in a step of `count` tokens: their leaves and those of the guesses, and the tokens drawn after the last of
+    /// them and after each guess. Gives how many guesses were right.
+    pub(crate) fn advance(
+        &mut self,
+        count: usize,
+        leaves: &[Hash],
+        drawn: &[Result<u32, NotFinite>],
+    ) -> Result<usize, Failure> {
+        let guesses = self.tokens.split_off(self.tokens.len() - self.drafted);
+        self.drafted = 0;
+        self.take_leaves(&leaves[..count])?;
+        let mut right = 0;
+        let mut fresh = Vec::new();
+        for (number, token) in drawn.iter().enumerate() {
+            let token = token.map_err(|NotFinite| Failure::NotFinite)?;
+            assert!(self.computed == self.tokens.len(), "a token was drawn before its past was computed");
+            self.tokens.push(token);
+            fresh.push(token);
+            self.take_token(token);
+            if self.finish.is_some() || guesses.get(number) != Some(&token) {
+                break;
+            }
+            right += 1;
+            self.take_leaves(&leaves[count + number..=count + number])?;
+        }
+        self.effort.drafts_accepted += right;
+        self.effort.drafts_rejected += guesses.len() - right;
+        if let (Some(drafter), false) = (&mut self.drafter, fresh.is_empty()) {
+            drafter.learn(guesses.len(), &fresh);
+        }
+        Ok(right)
+    }
+
+    /// Notes the leaves of computed positions. Where some are known from before, they must be the same.
+    fn take_leaves(&mut self, leaves: &[Hash]) -> Result<(), Failure> {
+        let known = self.known(leaves.len());
+        if self.leaves[self.computed..self.computed + known] != leaves[..known] {
+            return Err(Failure::Diverged);
+        }
+        self.leaves.extend_from_slice(&leaves[known..]);
+        self.computed += leaves.len();
+        Ok(())
+    }
+
+    fn take_token(&mut self, token: u32) {
         if self.request.stop_tokens.contains(&token) {
-            finish = Some(Finish::Stop);
+            self.finish = Some(Finish::Stop);
         } else {
             let passed = self.stops.push(&self.decoder.push(&self.text, token).unwrap_or_default());
             self.send_text(passed.text);
             if passed.stopped {
-                self.complete(Finish::Stop);
-                return true;
+                self.finish = Some(Finish::Stop);
+                return;
             }
             if self.answer().len() == self.request.tokens_max {
-                finish = Some(Finish::Length);
+                self.finish = Some(Finish::Length);
             }
         }
-        let Some(finish) = finish else { return false };
-        let passed = self.stops.push(&self.decoder.finish(&self.text).unwrap_or_default());
-        self.send_text(passed.text);
-        let rest = self.stops.finish();
-        self.send_text(rest);
-        self.complete(finish);
-        true
+        if self.finish.is_some() {
+            let passed = self.stops.push(&self.decoder.finish(&self.text).unwrap_or_default());
+            self.send_text(passed.text);
+            let rest = self.stops.finish();
+            self.send_text(rest);
+        }
     }
 
-    /// Marks it for retirement.
-    pub(crate) fn end(&mut self) {
-        self.ended = true;
-    }
-
+    /// Whether it is to be retired.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended
+        self.finish.is_some() || self.failed
     }
 
     fn answer(&self) -> &[u32] {
-        &self.tokens[self.request.prompt.len()..]
+        &self.tokens[self.request.prompt.len()..self.tokens.len() - self.drafted]
     }
 
-    fn complete(&mut self, finish: Finish) {
-        let leaves = std::mem::take(&mut self.leaves);
-        self.send(Event::Done(Completion { tokens: self.answer().to_vec(), finish, leaves }));
+    /// Tells that the answer is complete, if it is.
+    pub(crate) fn complete(&mut self) {
+        if let (Some(finish), false) = (self.finish, self.failed) {
+            let adapter = self.request.adapter.as_ref().and_then(|adapter| adapter.digest());
+            let (tokens, leaves) = (self.answer().to_vec(), std::mem::take(&mut self.leaves));
+            self.send(Event::Done(Completion { tokens, finish, leaves, adapter, effort: self.effort }));
+        }
     }
 
     /// Tells whoever listens that there will be no answer.
-    pub(crate) fn fail(&self, failure: Failure) {
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        self.failed = true;
         self.send(Event::Failed(failure));
     }
 

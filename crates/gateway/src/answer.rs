@@ -43,12 +43,20 @@ pub(crate) struct End {
 pub(crate) struct Usage {
     pub(crate) prompt: usize,
     pub(crate) completion: usize,
+    /// Of the prompt, what was found computed.
+    pub(crate) cached: usize,
+    /// Of the client's prediction, what was right and what was tried and wrong.
+    pub(crate) accepted: usize,
+    pub(crate) rejected: usize,
 }
 
 impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, other: Usage) {
         self.prompt += other.prompt;
         self.completion += other.completion;
+        self.cached += other.cached;
+        self.accepted += other.accepted;
+        self.rejected += other.rejected;
     }
 }
 
@@ -103,7 +111,15 @@ impl Answer {
     async fn end(&mut self, completion: Completion) -> Result<End, ApiError> {
         let Some(question) = self.question.take() else { return Err(ApiError::server("the answer ended twice")) };
         let finish = completion.finish;
-        let usage = Usage { prompt: question.request.prompt.len(), completion: completion.tokens.len() };
+        let (request, effort) = (&question.request, completion.effort);
+        let predicted = |count| if request.prediction.is_empty() { 0 } else { count };
+        let usage = Usage {
+            prompt: request.prompt.len(),
+            completion: completion.tokens.len(),
+            cached: effort.cached_tokens,
+            accepted: predicted(effort.drafts_accepted),
+            rejected: predicted(effort.drafts_rejected),
+        };
         let base = self.app.base.clone();
         let draft = tokio::task::spawn_blocking(move || Draft::new(&base, question, completion)).await;
         let draft = draft.map_err(|error| ApiError::server(format!("the receipt could not be made: {error}")))?;

@@ -5,12 +5,11 @@ use crate::error::ApiError;
 use crate::hex;
 use crate::recorder::Recorder;
 use crate::server::Limits;
-use engine::{Engine, Event};
-use model::Adapter;
-use std::collections::BTreeMap;
+use engine::{AdapterHandle, Engine, Event};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout_at};
 
 /// Names told to a client that asks for a model that is not there.
 const NAMES_SHOWN: usize = 20;
@@ -19,7 +18,6 @@ const NAMES_SHOWN: usize = 20;
 pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
     pub(crate) base_name: String,
-    pub(crate) adapters: BTreeMap<String, Arc<Adapter>>,
     pub(crate) base: Base,
     pub(crate) recorder: Recorder,
     pub(crate) limits: Limits,
@@ -29,23 +27,46 @@ pub(crate) struct App {
     pub(crate) tokenising: Arc<Semaphore>,
     /// One permit for each KiB of bodies in memory.
     pub(crate) bodies: Arc<Semaphore>,
+    /// One permit for an adapter being loaded on a client's behalf.
+    pub(crate) loading: Arc<Semaphore>,
+    /// Hash of the key that changing adapters takes; without one, whoever reaches the server may.
+    pub(crate) admin: Option<blake3::Hash>,
 }
 
 impl App {
     /// The adapter behind a model's name; none for the base.
-    pub(crate) fn find(&self, name: &str) -> Result<Option<Arc<Adapter>>, ApiError> {
+    pub(crate) fn find(&self, name: &str) -> Result<Option<Arc<AdapterHandle>>, ApiError> {
         if name == self.base_name {
             return Ok(None);
         }
-        match self.adapters.get(name) {
-            Some(adapter) => Ok(Some(adapter.clone())),
+        match self.engine.adapters().find(name) {
+            Some(adapter) => Ok(Some(adapter)),
             None => Err(self.no_such_model(name)),
         }
     }
 
+    /// Makes sure that an adapter's digest is known: seeds and receipts commit to it. Takes as long as loading does, the
+    /// first time that the adapter is asked for.
+    pub(crate) async fn identify(&self, adapter: &Arc<AdapterHandle>, deadline: Instant) -> Result<(), ApiError> {
+        if adapter.digest().is_some() {
+            return Ok(());
+        }
+        let turn = timeout_at(deadline, Arc::clone(&self.loading).acquire_owned()).await;
+        let permit = turn.map_err(|_| ApiError::deadline(self.limits.answer_deadline.as_secs()))?;
+        let (engine, adapter) = (self.engine.clone(), adapter.clone());
+        let identified = tokio::task::spawn_blocking(move || {
+            let identified = engine.identify(&adapter);
+            drop(permit);
+            identified
+        });
+        let identified = identified.await.map_err(|error| ApiError::server(format!("loading broke off: {error}")))?;
+        identified.map_err(|error| ApiError { code: Some("adapter_failed"), ..ApiError::server(error.to_string()) })
+    }
+
     fn no_such_model(&self, name: &str) -> ApiError {
+        let adapters = self.engine.adapters().list();
         let names: Vec<&str> =
-            std::iter::once(&self.base_name).chain(self.adapters.keys()).map(String::as_str).collect();
+            std::iter::once(self.base_name.as_str()).chain(adapters.iter().map(|adapter| adapter.name())).collect();
         let shown = names[..names.len().min(NAMES_SHOWN)].join(", ");
         let more = match names.len().saturating_sub(NAMES_SHOWN) {
             0 => String::new(),

@@ -11,6 +11,8 @@ use serde_json::Value;
 pub(crate) struct ChatRequest {
     pub(crate) parameters: Parameters,
     pub(crate) messages: Vec<Message>,
+    /// What the client thinks the answer will be; empty if it did not say.
+    pub(crate) prediction: String,
 }
 
 impl ChatRequest {
@@ -18,6 +20,7 @@ impl ChatRequest {
     pub(crate) fn read(body: &[u8], seed: u64) -> Result<ChatRequest, ApiError> {
         let mut fields = Fields::parse(body)?;
         let parameters = Parameters::read(&mut fields, seed)?;
+        let prediction = fields.take("prediction").map(read_prediction).transpose()?.unwrap_or_default();
         unsupported::of_chat(&mut fields)?;
         let messages = fields.take("messages");
         let messages = match fields.required("messages", messages)? {
@@ -29,7 +32,7 @@ impl ChatRequest {
             return Err(ApiError::invalid("messages", "'messages' is empty: send at least one message"));
         }
         let messages = messages.into_iter().enumerate().map(|(number, message)| read_message(message, number));
-        Ok(ChatRequest { parameters, messages: messages.collect::<Result<_, _>>()? })
+        Ok(ChatRequest { parameters, messages: messages.collect::<Result<_, _>>()?, prediction })
     }
 }
 
@@ -60,6 +63,28 @@ fn read_message(message: Value, number: usize) -> Result<Message, ApiError> {
     let content = read_content(fields.required("content", content)?, &fields.path("content"))?;
     fields.finish()?;
     Ok(Message::new(role, content))
+}
+
+/// `{"type": "content", "content": …}`; parts follow each other as they are.
+fn read_prediction(value: Value) -> Result<String, ApiError> {
+    let mut fields = Fields::of(value, "prediction")?;
+    let kind = fields.string("type")?;
+    let kind = fields.required("type", kind)?;
+    if kind != "content" {
+        let message = format!("'prediction.type' is {kind:?}: it must be \"content\"");
+        return Err(ApiError::invalid("prediction.type", message));
+    }
+    let content = fields.take("content");
+    let content = match fields.required("content", content)? {
+        Value::Array(parts) => {
+            let path = |number| format!("prediction.content[{number}]");
+            let parts = parts.into_iter().enumerate().map(|(number, part)| read_part(part, path(number)));
+            parts.collect::<Result<String, _>>()?
+        }
+        other => read_content(other, "prediction.content")?,
+    };
+    fields.finish()?;
+    Ok(content)
 }
 
 /// A string, or parts of text, which become lines.
@@ -106,6 +131,29 @@ mod tests {
         );
         let want = [Message::new("system", "a"), Message::new("user", "b\nc"), Message::new("assistant", "d")];
         assert_eq!(got.unwrap(), want);
+    }
+
+    #[test]
+    fn a_prediction_is_text_or_parts_of_text() {
+        let read = |prediction: &str| {
+            let body = format!(
+                r#"{{"model": "m", "messages": [{{"role": "user", "content": "a"}}], "prediction": {prediction}}}"#
+            );
+            ChatRequest::read(body.as_bytes(), 0).map(|request| request.prediction)
+        };
+        assert_eq!(read("null").unwrap(), "");
+        assert_eq!(read(r#"{"type": "content", "content": "a b"}"#).unwrap(), "a b");
+        let parts = r#"{"type": "content", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}"#;
+        assert_eq!(read(parts).unwrap(), "ab");
+        for (wrong, param) in [
+            ("3", "prediction"),
+            (r#"{"content": "a"}"#, "prediction.type"),
+            (r#"{"type": "image", "content": "a"}"#, "prediction.type"),
+            (r#"{"type": "content"}"#, "prediction.content"),
+            (r#"{"type": "content", "content": "a", "more": 1}"#, "prediction.more"),
+        ] {
+            assert_eq!(read(wrong).unwrap_err().param.as_deref(), Some(param), "{wrong}");
+        }
     }
 
     #[test]

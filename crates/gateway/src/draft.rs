@@ -53,8 +53,9 @@ impl Question {
         }
         let Some(taken) = take(self.nonce.clone()) else { return false };
         let settings = settings(&self.request);
-        let adapter = self.request.adapter.as_ref().map(|adapter| &adapter.digest);
-        let request = receipt::seed::request_hash(&base.digest, adapter, &settings, &self.request.prompt);
+        // Whoever asks has the adapter identified first (`App::identify`).
+        let adapter = self.request.adapter.as_ref().and_then(|adapter| adapter.digest());
+        let request = receipt::seed::request_hash(&base.digest, adapter.as_ref(), &settings, &self.request.prompt);
         self.request.sampling.seed = taken.seed(&request);
         self.taken = Some(taken);
         true
@@ -112,7 +113,7 @@ impl Draft {
             activations: base.activations,
             base: base.digest,
             base_files: base.files,
-            adapter: request.adapter.map(|adapter| adapter.digest),
+            adapter: completion.adapter,
             tokenizer: Some(base.tokenizer),
             template: base.template.filter(|_| chat),
             prompt: opening.prompt_hash(),
@@ -152,17 +153,12 @@ impl Draft {
     /// A draft of an answer of one token.
     pub(crate) fn example(seed: u64) -> Draft {
         let sampling = exact::sample::Sampling { seed, ..exact::sample::Sampling::GREEDY };
-        let request = Request {
-            prompt: vec![1, 2, 3],
-            adapter: None,
-            sampling,
-            tokens_max: 1,
-            stop_tokens: vec![],
-            stop_strings: vec![],
-        };
+        let request = Request { sampling, ..Request::new(vec![1, 2, 3], 1) };
         let base =
             Base { activations: Activations::A8, digest: [1; 32], files: None, tokenizer: [2; 32], template: None };
-        let completion = Completion { tokens: vec![4], finish: Finish::Length, leaves: vec![[5; 32]; 3] };
+        let (tokens, leaves) = (vec![4], vec![[5; 32]; 3]);
+        let completion =
+            Completion { tokens, finish: Finish::Length, leaves, adapter: None, effort: engine::Effort::default() };
         let question = Question { request, seed_from_client: true, nonce: Nonce::default(), taken: None, chat: false };
         Draft::new(&base, question, completion).unwrap()
     }

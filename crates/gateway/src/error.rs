@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use engine::{Failure, Refusal};
+use engine::{AdapterError, Failure, Refusal};
 use serde_json::{Value, json};
 
 /// An error on its way to a client.
@@ -118,9 +118,32 @@ impl ApiError {
     /// Why the engine did not complete an answer.
     pub(crate) fn failed(failure: Failure) -> ApiError {
         match failure {
-            Failure::NotFinite => ApiError::server(failure.to_string()),
             Failure::ShuttingDown => ApiError::shutting_down(),
+            Failure::Deadline => {
+                let code = Some("deadline_exceeded");
+                ApiError { code, ..ApiError::new(StatusCode::GATEWAY_TIMEOUT, failure.to_string()) }
+            }
+            Failure::Adapter(_) => ApiError { code: Some("adapter_failed"), ..ApiError::server(failure.to_string()) },
+            _ => ApiError::server(failure.to_string()),
         }
+    }
+
+    /// Why an adapter was not loaded or unloaded.
+    pub(crate) fn adapter(error: &AdapterError) -> ApiError {
+        let message = error.to_string();
+        match error {
+            AdapterError::Unknown(_) => ApiError { code: Some("adapter_not_found"), ..ApiError::not_found(message) },
+            AdapterError::Name | AdapterError::Taken(_) => ApiError::invalid("lora_name", message),
+            AdapterError::Full => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, message),
+            AdapterError::NoRoots => ApiError::new(StatusCode::FORBIDDEN, message),
+            _ => ApiError::invalid("lora_path", message),
+        }
+    }
+
+    /// The key that this takes was not sent.
+    pub(crate) fn not_admin() -> ApiError {
+        let message = "this changes the server: send its administrator's key as 'Authorization: Bearer KEY'";
+        ApiError { code: Some("invalid_api_key"), ..ApiError::new(StatusCode::UNAUTHORIZED, message) }
     }
 
     fn kind(&self) -> &'static str {

@@ -10,6 +10,7 @@
 //! | `GET /v1/models`, `/v1/models/{id}` | the base and the adapters |
 //! | `GET /v1/receipts/{id}` | the bundle of an answer: receipt, tokens, settings |
 //! | `GET /v1/log/checkpoint`, `/v1/log/tile/…` | the log of receipts, for anybody |
+//! | `POST /v1/load_lora_adapter`, `/v1/unload_lora_adapter` | adapters come and go while the server runs |
 //! | `GET /health` | whether the server is well, and how full |
 //! | `GET /` | this, for people |
 //!
@@ -28,6 +29,7 @@
 //! Errors have OpenAI's shape and name the parameter to fix. A parameter this server does not do is refused unless its
 //! value changes nothing; a parameter nobody knows is refused.
 
+mod adapters;
 mod answer;
 mod app;
 mod body;

@@ -6,8 +6,8 @@ use crate::completions::{CompletionRequest, Prompt};
 use crate::draft::Question;
 use crate::error::ApiError;
 use crate::parameters::Parameters;
-use engine::Request;
-use model::{Adapter, Message};
+use engine::{AdapterHandle, Request};
+use model::Message;
 use std::sync::Arc;
 
 /// Tokens of a text completion whose client gave no limit.
@@ -52,10 +52,11 @@ impl Order {
     }
 
     fn read_chat(app: &App, body: &[u8]) -> Result<Order, ApiError> {
-        let ChatRequest { parameters, messages } = ChatRequest::read(body, draw_seed()?)?;
+        let ChatRequest { parameters, messages, prediction } = ChatRequest::read(body, draw_seed()?)?;
         let adapter = app.find(&parameters.model)?;
         let prompt = encode_chat(app, &messages)?;
-        let question = question(app, Endpoint::Chat, &parameters, adapter, prompt)?;
+        let mut question = question(app, Endpoint::Chat, &parameters, adapter, prompt)?;
+        question.request.prediction = encode_prediction(app, &prediction)?;
         Ok(Order::new(parameters, vec![question]))
     }
 
@@ -109,6 +110,16 @@ fn encode(app: &App, endpoint: Endpoint, text: &str, add_special_tokens: bool) -
     encoded.map_err(|error| ApiError::invalid(param, told(&error)))
 }
 
+/// A prediction changes no answer, so what is too long of it is left out.
+fn encode_prediction(app: &App, text: &str) -> Result<Vec<u32>, ApiError> {
+    let context = app.engine.config().context;
+    let end = text.floor_char_boundary(context.saturating_mul(TOKEN_BYTES_MAX));
+    let encoded = app.engine.text().encode(&text[..end], false);
+    let mut tokens = encoded.map_err(|error| ApiError::invalid("prediction", told(&error)))?;
+    tokens.truncate(context);
+    Ok(tokens)
+}
+
 /// What went wrong, without this machine's paths.
 fn told(error: &model::ModelError) -> String {
     match error {
@@ -121,7 +132,7 @@ fn question(
     app: &App,
     endpoint: Endpoint,
     parameters: &Parameters,
-    adapter: Option<Arc<Adapter>>,
+    adapter: Option<Arc<AdapterHandle>>,
     prompt: Vec<u32>,
 ) -> Result<Question, ApiError> {
     let param = endpoint.prompt_parameter();
@@ -136,12 +147,11 @@ fn question(
     }
     let stop_tokens = if parameters.ignore_end { vec![] } else { app.engine.text().end_tokens().to_vec() };
     let request = Request {
-        prompt,
         adapter,
         sampling: parameters.sampling,
-        tokens_max,
         stop_tokens,
         stop_strings: parameters.stops.clone(),
+        ..Request::new(prompt, tokens_max)
     };
     Ok(Question {
         request,

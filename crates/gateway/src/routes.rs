@@ -6,11 +6,11 @@ use crate::body;
 use crate::error::ApiError;
 use crate::order::{Endpoint, Order};
 use crate::shape::Shape;
-use crate::{hex, log, models, receipts, stream};
+use crate::{adapters, hex, log, models, receipts, stream};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
@@ -37,6 +37,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/models/{*id}", get(models::get))
         .route("/v1/receipts/{id}", get(receipts::get))
         .route("/v1/log/{*path}", get(log::get))
+        .route("/v1/load_lora_adapter", post(adapters::load))
+        .route("/v1/unload_lora_adapter", post(adapters::unload))
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)
@@ -51,9 +53,17 @@ pub(crate) fn json_response(value: &Value) -> Response {
 
 async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> Result<Response, ApiError> {
     let deadline = Instant::now() + app.limits.answer_deadline;
+    let tenant = tenant(request.headers());
     let received = body::receive(&app, request).await?;
     let order = timeout_at(deadline, read(&app, endpoint, received)).await;
-    let order = order.map_err(|_| ApiError::deadline(app.limits.answer_deadline.as_secs()))??;
+    let mut order = order.map_err(|_| ApiError::deadline(app.limits.answer_deadline.as_secs()))??;
+    for question in &mut order.questions {
+        if let Some(adapter) = &question.request.adapter {
+            app.identify(adapter, deadline).await?;
+        }
+        question.request.tenant = tenant;
+        question.request.deadline = Some(deadline.into_std());
+    }
     let prefix = match endpoint {
         Endpoint::Chat => "chatcmpl",
         Endpoint::Completions => "cmpl",
@@ -98,6 +108,12 @@ fn seeds_header(answers: &[Answer]) -> Option<(HeaderName, HeaderValue)> {
     Some((SEED_HEADER, HeaderValue::from_str(&seeds.join(", ")).ok()?))
 }
 
+/// Whose request it is: whoever sends the same key. Tenants share the device alike and no pages.
+fn tenant(headers: &HeaderMap) -> [u8; 32] {
+    let Some(key) = headers.get(header::AUTHORIZATION) else { return [0; 32] };
+    *blake3::Hasher::new().update(b"lockstep tenant 1").update(key.as_bytes()).finalize().as_bytes()
+}
+
 /// Reads and tokenises on threads that may take long, a few at once.
 async fn read(app: &Arc<App>, endpoint: Endpoint, received: body::Received) -> Result<Order, ApiError> {
     let permit = Arc::clone(&app.tokenising).acquire_owned().await.map_err(|_| ApiError::shutting_down())?;
@@ -121,7 +137,7 @@ async fn welcome(State(app): State<Arc<App>>) -> String {
          \x20 GET  /v1/log/checkpoint       the newest head of the log of receipts, and its tiles beside it\n\
          \x20 GET  /health                 whether this server is well, and how full\n",
         app.base_name,
-        app.adapters.len(),
+        app.engine.adapters().count(),
     )
 }
 
@@ -137,7 +153,11 @@ async fn health(State(app): State<Arc<App>>) -> Response {
             "waiting": load.waiting,
             "running": load.running,
             "pages_used": load.pages_used,
+            "pages_cached": load.pages_cached,
             "pages_total": load.pages_total,
+            "adapters_resident": load.adapters_resident,
+            "adapters_resident_bytes": load.adapters_resident_bytes,
+            "adapters_host_bytes": load.adapters_host_bytes,
         },
     }));
     if !well {

@@ -27,7 +27,7 @@ pub struct Config {
     pub folder: PathBuf,
     /// The name of the base model.
     pub base: String,
-    /// Adapters by the names clients ask for.
+    /// Adapters that are in memory, by the names clients ask for; beside those the engine knows already.
     pub adapters: BTreeMap<String, Arc<Adapter>>,
     /// Bounds.
     pub limits: Limits,
@@ -100,20 +100,32 @@ impl Server {
     /// The folder cannot be used, is used by another server, or is damaged; or a name cannot name a model.
     pub fn new(engine: Arc<Engine>, config: Config) -> Result<Server, StartError> {
         check_names(&config)?;
+        for (name, adapter) in &config.adapters {
+            engine.adapters().insert(name, adapter.clone())?;
+        }
         let recorder = Recorder::start(Folder::open(&config.folder)?, config.limits.window_seconds())?;
         let processors = std::thread::available_parallelism().map_or(1, |processors| processors.get());
         let app = App {
             base: Base::of(engine.model(), engine.text()),
             engine,
             base_name: config.base,
-            adapters: config.adapters,
             recorder,
             created_seconds: now_seconds(),
             tokenising: Arc::new(Semaphore::new(processors.min(TOKENISING_MAX))),
             bodies: Arc::new(Semaphore::new(config.limits.bodies_kib() as usize)),
+            loading: Arc::new(Semaphore::new(1)),
+            admin: None,
             limits: config.limits,
         };
         Ok(Server { app: Arc::new(app) })
+    }
+
+    /// Asks for this key from whoever changes the server's adapters.
+    pub fn with_admin_key(mut self, key: &str) -> Server {
+        if let Some(app) = Arc::get_mut(&mut self.app) {
+            app.admin = Some(blake3::hash(key.as_bytes()));
+        }
+        self
     }
 
     /// The public key that receipts are signed with.

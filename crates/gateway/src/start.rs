@@ -62,6 +62,9 @@ pub enum StartError {
         /// Why not.
         what: &'static str,
     },
+    /// An adapter cannot be served.
+    #[error(transparent)]
+    Adapter(#[from] engine::AdapterError),
     /// The operating system has no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(getrandom::Error),

@@ -70,7 +70,6 @@ const CHAT: &[Rule] = &[
     ("response_format", text, "ask for the format in a message, or use an adapter trained for it"),
     ("modalities", only_text, "answers are text"),
     ("audio", nothing, "answers are text"),
-    ("prediction", nothing, "leave it out"),
     ("reasoning_effort", nothing, "leave it out"),
     ("verbosity", nothing, "leave it out"),
     ("web_search_options", nothing, "leave it out"),

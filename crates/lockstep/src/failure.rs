@@ -14,15 +14,8 @@ macro_rules! from {
         })*
     };
 }
-from!(
-    model::ModelError,
-    exact::IsaError,
-    cuda::DeviceError,
-    engine::Refusal,
-    engine::Failure,
-    serde_json::Error,
-    tlog::LogError
-);
+from!(model::ModelError, exact::IsaError, cuda::DeviceError, serde_json::Error, tlog::LogError);
+from!(engine::Refusal, engine::Failure, engine::AdapterError);
 
 /// A file or folder that could not be used, and why.
 pub(crate) fn io(what: &std::path::Path) -> impl FnOnce(std::io::Error) -> Failure + '_ {

@@ -64,19 +64,21 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let tokens_max = args.tokens_max.min(base.model.shape.context.saturating_sub(prompt.len()).max(1));
     let positions = prompt.len() + tokens_max;
     let machine = &args.model.machine;
-    let memory = cpu::Pages::page_bytes(&base.model.shape) * positions.div_ceil(cpu::PAGE);
-    let config = Config::for_memory(&base.model.shape, memory as u64, machine.threads(), machine.isa()?);
+    let pages = cpu::Pages::page_bytes(&base.model.shape) * positions.div_ceil(cpu::PAGE);
+    let config = Config::for_memory(&base.model.shape, 2 * pages as u64, machine.threads(), machine.isa()?);
+    let room = 2 * adapter.as_ref().map_or(0, |adapter| adapter.bytes() as u64);
+    let config = Config { memory: config.memory + room, ..config };
     let engine = Engine::start(base.model.clone(), text.clone(), config)
         .map_err(|error| Failure(format!("starting threads: {error}")))?;
     let start = Instant::now();
     let prompt_tokens = prompt.len();
+    let adapter = adapter.map(|adapter| engine.adapters().insert("adapter", Arc::new(adapter))).transpose()?;
     let mut events = engine.submit(Request {
-        prompt,
-        adapter: adapter.map(Arc::new),
+        adapter,
         sampling,
-        tokens_max,
         stop_tokens: text.end_tokens().to_vec(),
         stop_strings: args.stop.clone(),
+        ..Request::new(prompt, tokens_max)
     })?;
     let mut first = None;
     let mut out = std::io::stdout().lock();

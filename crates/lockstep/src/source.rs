@@ -97,12 +97,15 @@ impl ModelArgs {
         Ok(Base { name, folder, model: Arc::new(model) })
     }
 
-    /// Loads an adapter for `base`. The demo's adapters go by their names.
+    /// Loads an adapter for `base`.
     pub(crate) fn load_adapter(&self, base: &Base, argument: &str) -> Result<Adapter, Failure> {
+        Ok(Adapter::load(&self.adapter_folder(argument)?, &base.model, self.machine.isa()?)?)
+    }
+
+    /// The folder of an adapter. The demo's adapters go by their names.
+    pub(crate) fn adapter_folder(&self, argument: &str) -> Result<PathBuf, Failure> {
         let own = demo::ADAPTERS.contains(&argument) && self.model.is_none();
-        let folder =
-            if own { demo::unpack(&self.data_folder()?)?.join("adapters").join(argument) } else { fetch(argument)? };
-        Ok(Adapter::load(&folder, &base.model, self.machine.isa()?)?)
+        if own { Ok(demo::unpack(&self.data_folder()?)?.join("adapters").join(argument)) } else { fetch(argument) }
     }
 }
 

@@ -5,10 +5,11 @@ use crate::failure::{Failure, io};
 use crate::source::{Base, ModelArgs, named_adapter};
 use crate::witness::Asked;
 use clap::Args;
-use engine::{Config, Engine};
-use model::{Adapter, Origin};
+use engine::{AdapterHandle, Config, Engine, Roots};
+use model::Origin;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -25,13 +26,27 @@ pub(crate) struct UpArgs {
     /// the demo's five adapters are served as well.
     #[arg(long = "adapter", value_name = "NAME=DIR")]
     adapters: Vec<String>,
+    /// Serve every adapter in this folder under its folder's name; each is loaded when somebody asks for it. May be given
+    /// several times.
+    #[arg(long, value_name = "DIR")]
+    adapters_in: Vec<PathBuf>,
+    /// Keep this adapter (one given with --adapter, by name) resident. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    pin: Vec<String>,
+    /// Let clients load adapters from folders inside this one while the server runs (/v1/load_lora_adapter). May be given
+    /// several times.
+    #[arg(long, value_name = "DIR")]
+    adapter_root: Vec<PathBuf>,
+    /// Key that loading and unloading adapters takes. Needed with --adapter-root if others can reach the server.
+    #[arg(long, value_name = "KEY", env = "LOCKSTEP_ADMIN_KEY", hide_env_values = true)]
+    admin_key: Option<String>,
     /// Name of the base model for clients. Default: its folder's or repository's name.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDR")]
     listen: SocketAddr,
-    /// Gigabytes for keys and values. Default: half of the memory that is free.
+    /// Gigabytes that keys, values and resident adapters share. Default: half of the memory that is free.
     #[arg(long, value_name = "GB")]
     memory: Option<f64>,
     /// A witness that is asked to sign the heads of the log of receipts. May be given many times.
@@ -40,6 +55,9 @@ pub(crate) struct UpArgs {
     /// Days for which what opens receipts is kept for auditors; then it is deleted.
     #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     audit_days: u16,
+    /// Gigabytes beside it for adapters that are loaded but not resident. Default: a quarter of --memory.
+    #[arg(long, value_name = "GB")]
+    host_memory: Option<f64>,
 }
 
 /// Serves until interrupted.
@@ -47,18 +65,26 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let started = Instant::now();
     let base = args.model.load()?;
     let name = args.name.clone().unwrap_or_else(|| base.name.clone());
-    let adapters = adapters(args, &base)?;
+    check_reach(args)?;
     let machine = &args.model.machine;
-    let config = Config::for_memory(&base.model.shape, memory(args)?, machine.threads(), machine.isa()?);
+    let mut config = Config::for_memory(&base.model.shape, memory(args)?, machine.threads(), machine.isa()?);
+    if let Some(gigabytes) = args.host_memory {
+        config.host_memory = bytes("--host-memory", gigabytes)?;
+    }
     let engine = Engine::start(base.model.clone(), base.text()?, config)
         .map_err(|error| Failure(format!("starting threads: {error}")))?;
     let engine = Arc::new(engine);
+    let adapters = adapters(args, &engine)?;
     let folder = args.model.data_folder()?.join("node");
     let server = gateway::Server::new(
         engine.clone(),
-        gateway::Config { folder, base: name.clone(), adapters: adapters.clone(), limits: limits(args) },
+        gateway::Config { folder, base: name.clone(), adapters: BTreeMap::new(), limits: limits(args) },
     )
     .map_err(|error| Failure(error.to_string()))?;
+    let server = match &args.admin_key {
+        Some(key) => server.with_admin_key(key),
+        None => server,
+    };
     ask_witnesses(&args.witnesses, &server.log())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -70,7 +96,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             Failure(format!("cannot listen on {}: {error}; choose another address with --listen", args.listen))
         })?;
         let address = listener.local_addr().map_err(io(std::path::Path::new("listener")))?;
-        announce(&base, &name, &adapters, &config, address, &server.node(), started);
+        announce(&base, &name, &adapters, &engine, address, &server.node(), started);
         server.serve(listener, interrupted()).await;
         Ok(())
     })
@@ -105,7 +131,17 @@ fn ask_witnesses(witnesses: &[Asked], log: &Arc<tlog::Log>) -> Result<(), Failur
     Ok(())
 }
 
-fn adapters(args: &UpArgs, base: &Base) -> Result<BTreeMap<String, Arc<Adapter>>, Failure> {
+/// Whoever may change the server must be known where strangers can reach it.
+fn check_reach(args: &UpArgs) -> Result<(), Failure> {
+    if !args.adapter_root.is_empty() && args.admin_key.is_none() && !args.listen.ip().is_loopback() {
+        let what = "others can reach this address, and could load adapters: give a key with --admin-key";
+        return Err(Failure(what.to_owned()));
+    }
+    Ok(())
+}
+
+/// Loads the adapters given by name, registers those in folders, and allows roots.
+fn adapters(args: &UpArgs, engine: &Engine) -> Result<Vec<Arc<AdapterHandle>>, Failure> {
     let mut named: Vec<(String, String)> = Vec::new();
     if args.model.model.is_none() {
         named.extend(demo::ADAPTERS.iter().map(|name| ((*name).to_owned(), (*name).to_owned())));
@@ -113,23 +149,40 @@ fn adapters(args: &UpArgs, base: &Base) -> Result<BTreeMap<String, Arc<Adapter>>
     for argument in &args.adapters {
         named.push(named_adapter(argument)?);
     }
-    let mut adapters = BTreeMap::new();
-    for (name, folder) in named {
-        let adapter = Arc::new(args.model.load_adapter(base, &folder)?);
-        if adapters.insert(name.clone(), adapter).is_some() {
-            return Err(Failure(format!("two adapters are called {name}: give one another name")));
+    if let Some(name) = args.pin.iter().find(|name| !named.iter().any(|(known, _)| known == *name)) {
+        return Err(Failure(format!("--pin {name}: there is no --adapter of that name")));
+    }
+    let mut adapters = Vec::new();
+    for (name, argument) in named {
+        let folder = args.model.adapter_folder(&argument)?;
+        adapters.push(engine.add_adapter(&name, &folder, args.pin.contains(&name))?);
+    }
+    for folder in &args.adapters_in {
+        for entry in std::fs::read_dir(folder).map_err(io(folder))? {
+            let path = entry.map_err(io(folder))?.path();
+            if let (true, Some(name)) = (path.join("adapter_config.json").is_file(), path.file_name()) {
+                engine.adapters().register(&name.to_string_lossy(), &path)?;
+            }
         }
+    }
+    if !args.adapter_root.is_empty() {
+        let roots = Roots::new(&args.adapter_root).map_err(|error| Failure(format!("--adapter-root: {error}")))?;
+        engine.adapters().allow(roots);
     }
     Ok(adapters)
 }
 
-/// Bytes for keys and values.
+fn bytes(flag: &str, gigabytes: f64) -> Result<u64, Failure> {
+    if !(gigabytes > 0.0 && gigabytes < 1e6) {
+        return Err(Failure(format!("{flag} is a number of gigabytes above 0")));
+    }
+    Ok((gigabytes * 1e9) as u64)
+}
+
+/// Bytes for keys, values and resident adapters.
 fn memory(args: &UpArgs) -> Result<u64, Failure> {
     if let Some(gigabytes) = args.memory {
-        if !(gigabytes > 0.0 && gigabytes < 1e6) {
-            return Err(Failure("--memory is a number of gigabytes above 0".to_owned()));
-        }
-        return Ok((gigabytes * 1e9) as u64);
+        return bytes("--memory", gigabytes);
     }
     Ok(free_memory().map_or(2 << 30, |free| free / 2))
 }
@@ -145,23 +198,25 @@ fn free_memory() -> Option<u64> {
 fn announce(
     base: &Base,
     name: &str,
-    adapters: &BTreeMap<String, Arc<Adapter>>,
-    config: &Config,
+    adapters: &[Arc<AdapterHandle>],
+    engine: &Engine,
     address: SocketAddr,
     node: &[u8; 32],
     started: Instant,
 ) {
     let megabytes = |bytes: usize| bytes as f64 / 1e6;
     let base_bytes = base.model.weights.bytes();
-    let adapter_bytes: usize = adapters.values().map(|adapter| adapter.bytes()).sum();
+    let adapter_bytes: usize = adapters.iter().filter_map(|adapter| adapter.bytes()).sum::<u64>() as usize;
     let origin = match base.model.origin {
         Origin::Cache { .. } => "from the quantised copy",
         _ => "quantised now",
     };
-    println!("Lockstep serves {name} and {} adapters at http://{address}/v1", adapters.len());
+    println!("Lockstep serves {name} and {} adapters at http://{address}/v1", engine.adapters().count());
     println!("  base      {:9.1} MB  {}, {origin}", megabytes(base_bytes), base.model.activations.name());
-    for (name, adapter) in adapters {
-        println!("  {name:9} {:9.1} MB  rank {}", megabytes(adapter.bytes()), adapter.rank());
+    for adapter in adapters {
+        let (bytes, rank) = (adapter.bytes().unwrap_or(0), adapter.rank().unwrap_or(0));
+        let pinned = if adapter.is_pinned() { ", pinned" } else { "" };
+        println!("  {:9} {:9.1} MB  rank {rank}{pinned}", adapter.name(), megabytes(bytes as usize));
     }
     let separate = base_bytes * adapters.len().max(1) + adapter_bytes;
     println!(
@@ -169,16 +224,11 @@ fn announce(
         megabytes(base_bytes + adapter_bytes),
         megabytes(separate)
     );
-    let page = cpu::Pages::page_bytes(&base.model.shape);
-    println!(
-        "  keys and values: up to {:.1} MB for {} positions, {} a sequence at most",
-        megabytes(config.pages * page),
-        config.pages * cpu::PAGE,
-        config.context
-    );
+    let config = engine.config();
+    println!("  memory    {}", config.plan(&base.model.shape));
     println!("  {} on {} threads; node {}", config.isa, config.threads, crate::score::hex(node));
     println!("  ready after {:.2} s\n", started.elapsed().as_secs_f64());
-    let model = if adapters.contains_key("sql") { "sql" } else { name };
+    let model = if engine.adapters().find("sql").is_some() { "sql" } else { name };
     let question = if model == "sql" { "How many orders were placed in Graz?" } else { "Hello!" };
     println!("Try:  curl http://{address}/v1/chat/completions -H 'Content-Type: application/json' \\");
     println!(

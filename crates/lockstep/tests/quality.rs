@@ -4,7 +4,6 @@
 
 use cpu::{Config, Executor, Pages, Segment, Wanted};
 use engine::{Engine, Event, Request};
-use exact::sample::Sampling;
 use exact::{Activations, Isa};
 use model::{Adapter, LoadOptions, Message, Model, Text};
 use std::path::{Path, PathBuf};
@@ -70,6 +69,7 @@ fn every_adapter_answers_as_in_float32() {
         for name in ["triage", "extract", "sql", "reply", "spanish"] {
             let adapter = Adapter::load(&demo().join("adapters").join(name), &model, Isa::best()).unwrap();
             let adapter = Arc::new(adapter);
+            let handle = engine.adapters().insert(name, adapter.clone()).unwrap();
             let examples = std::fs::read_to_string(demo().join(format!("examples/{name}.jsonl"))).unwrap();
             let (mut answers, mut sum, mut count) = (Vec::new(), 0.0, 0);
             for line in examples.lines() {
@@ -81,12 +81,9 @@ fn every_adapter_answers_as_in_float32() {
                 count += answer.len();
                 let receiver = engine
                     .submit(Request {
-                        prompt,
-                        adapter: Some(adapter.clone()),
-                        sampling: Sampling::GREEDY,
-                        tokens_max: 200,
+                        adapter: Some(handle.clone()),
                         stop_tokens: text.end_tokens().to_vec(),
-                        stop_strings: vec![],
+                        ..Request::new(prompt, 200)
                     })
                     .unwrap();
                 answers.push((receiver, content(1)));

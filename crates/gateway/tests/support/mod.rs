@@ -77,7 +77,17 @@ impl Served {
         adapters: BTreeMap<String, Arc<Adapter>>,
     ) -> Served {
         let config = Config { folder: folder.to_owned(), base: BASE.into(), adapters, limits };
-        let server = Server::new(engine.clone(), config).unwrap();
+        Served::running(engine.clone(), Server::new(engine, config).unwrap())
+    }
+
+    /// One that asks for a key from whoever changes its adapters.
+    pub fn keyed(engine: Arc<Engine>, folder: &Path, key: &str) -> Served {
+        let (adapters, limits) = (demo().adapters.clone(), Limits::default());
+        let config = Config { folder: folder.to_owned(), base: BASE.into(), adapters, limits };
+        Served::running(engine.clone(), Server::new(engine, config).unwrap().with_admin_key(key))
+    }
+
+    fn running(engine: Arc<Engine>, server: Server) -> Served {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,0 +1,93 @@
+//! Nobody's flood drowns another, and nobody starves.
+
+use super::*;
+use crate::request::Priority;
+
+/// Order in which requests are answered, one at a time.
+fn order(rig: &mut Rig, receivers: &mut [Receiver<Event>]) -> Vec<usize> {
+    let mut order = Vec::new();
+    for _ in 0..100_000 {
+        rig.step();
+        rig.deliver();
+        for (number, receiver) in receivers.iter_mut().enumerate() {
+            if outcome(receiver).is_some() {
+                order.push(number);
+            }
+        }
+        if rig.core.is_idle() {
+            return order;
+        }
+    }
+    panic!("it does not come to an end");
+}
+
+fn request(tenant: u8, adapter: Option<&Arc<AdapterHandle>>) -> Request {
+    Request { tenant: [tenant; 32], adapter: adapter.cloned(), ..drawn(tokens(1, 10), 2, 1) }
+}
+
+fn one_at_a_time() -> Rig {
+    Rig::new(Config { sequences_max: 1, ..config(16) })
+}
+
+#[test]
+fn a_tenants_flood_queues_behind_itself() {
+    let mut rig = one_at_a_time();
+    let mut receivers: Vec<_> = (0..30).map(|_| rig.submit(request(1, None))).collect();
+    receivers.extend((0..3).map(|_| rig.submit(request(2, None))));
+    let order = order(&mut rig, &mut receivers);
+    let last_of_second = order.iter().position(|number| *number == 32).unwrap();
+    assert!(last_of_second < 8, "{order:?}");
+}
+
+#[test]
+fn an_adapters_flood_queues_behind_itself_and_many_adapters_are_one_tenant() {
+    let mut rig = one_at_a_time();
+    let handles: Vec<_> = (0..30).map(|i| rig.adapters.insert(&i.to_string(), adapter(i)).unwrap()).collect();
+    let mut receivers: Vec<_> = (0..20).map(|_| rig.submit(request(1, Some(&handles[0])))).collect();
+    receivers.extend(handles[1..].iter().map(|handle| rig.submit(request(1, Some(handle)))));
+    receivers.push(rig.submit(request(2, None)));
+    let order = order(&mut rig, &mut receivers);
+    let place = |number: usize| order.iter().position(|n| *n == number).unwrap();
+    assert!(place(49) < 5, "another tenant's one request waits for none of this one's thirty adapters: {order:?}");
+    assert!(place(20) < 5, "another adapter's one request waits for none of the flood: {order:?}");
+}
+
+#[test]
+fn classes_go_in_order_and_the_lowest_does_not_starve() {
+    let mut rig = one_at_a_time();
+    let low = Request { priority: Priority::Low, ..request(1, None) };
+    let mut low = rig.submit(low);
+    let mut served = 0;
+    loop {
+        // There is always somebody of a higher class.
+        let high = Request { priority: Priority::High, ..request(2, None) };
+        let mut high = [rig.submit(high.clone()), rig.submit(high)];
+        while outcome(&mut high[0]).is_none() {
+            rig.step();
+        }
+        while outcome(&mut high[1]).is_none() {
+            rig.step();
+            if outcome(&mut low).is_some() {
+                assert!(served > 100, "it went first");
+                return;
+            }
+        }
+        served += 2;
+        assert!(served < 10_000, "it starves");
+    }
+}
+
+#[test]
+fn who_waits_for_an_adapter_holds_nobody_up() {
+    let mut rig = one_at_a_time();
+    let cold = rig.on_disk("5");
+    let mut waits = rig.submit(request(1, Some(&cold)));
+    let mut others: Vec<_> = (0..5).map(|_| rig.submit(request(1, None))).collect();
+    for _ in 0..50 {
+        rig.step();
+    }
+    others.iter_mut().for_each(|receiver| drop(done(receiver)));
+    assert_eq!(rig.deliver(), 1);
+    rig.finish();
+    done(&mut waits);
+}

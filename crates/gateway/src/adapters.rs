@@ -1,0 +1,65 @@
+//! Adapters that come and go while the server runs, under vLLM's names.
+//!
+//! `POST /v1/load_lora_adapter` with `lora_name`, `lora_path` and perhaps `load_inplace`; the path lies inside a folder the
+//! server was started with, or is `digest:HEX`, the folder of that name there, whose contents must have that digest.
+//! `POST /v1/unload_lora_adapter` with `lora_name`. Answers under way keep the adapter they were asked of.
+
+use crate::app::App;
+use crate::body;
+use crate::error::ApiError;
+use crate::fields::Fields;
+use crate::models::describe;
+use crate::routes::json_response;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Request, header};
+use axum::response::Response;
+use serde_json::json;
+use std::sync::Arc;
+use tokio::time::timeout;
+
+pub(crate) async fn load(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Response, ApiError> {
+    check_key(&app, request.headers())?;
+    let received = body::receive(&app, request).await?;
+    let mut fields = Fields::parse(&received.bytes)?;
+    let name = fields.string("lora_name")?;
+    let name = fields.required("lora_name", name)?;
+    let path = fields.string("lora_path")?;
+    let path = fields.required("lora_path", path)?;
+    let replace = fields.boolean("load_inplace")?;
+    fields.finish()?;
+    if name == app.base_name {
+        return Err(ApiError::invalid("lora_name", "the base model has this name: choose another"));
+    }
+    let turn = timeout(app.limits.answer_deadline, Arc::clone(&app.loading).acquire_owned()).await;
+    let permit = turn.map_err(|_| ApiError::busy())?.map_err(|_| ApiError::shutting_down())?;
+    let engine = app.engine.clone();
+    let loaded = tokio::task::spawn_blocking(move || {
+        let loaded = engine.load_adapter(&name, &path, replace);
+        drop(permit);
+        loaded
+    });
+    let loaded = loaded.await.map_err(|error| ApiError::server(format!("loading broke off: {error}")))?;
+    let handle = loaded.map_err(|error| ApiError::adapter(&error))?;
+    Ok(json_response(&describe(&app, handle.name(), Some(&handle))))
+}
+
+pub(crate) async fn unload(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Response, ApiError> {
+    check_key(&app, request.headers())?;
+    let received = body::receive(&app, request).await?;
+    let mut fields = Fields::parse(&received.bytes)?;
+    let name = fields.string("lora_name")?;
+    let name = fields.required("lora_name", name)?;
+    // vLLM's other way to say which; names are enough.
+    fields.take("lora_int_id");
+    fields.finish()?;
+    app.engine.unload_adapter(&name).map_err(|error| ApiError::adapter(&error))?;
+    Ok(json_response(&json!({"id": name, "object": "model", "deleted": true})))
+}
+
+fn check_key(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(admin) = &app.admin else { return Ok(()) };
+    let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    // Hashes compare in constant time.
+    if sent.is_some_and(|sent| blake3::hash(sent) == *admin) { Ok(()) } else { Err(ApiError::not_admin()) }
+}

@@ -1,0 +1,139 @@
+//! What clients see of caches, predictions and adapters that come and go.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use engine::Roots;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use support::{Answer, BASE, Served, ask, content, demo, engine, examples, with};
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn long_question() -> Value {
+    let text: Vec<String> = examples("reply").into_iter().take(12).map(|(question, _)| question).collect();
+    with(ask("reply", &text.join(" ")), json!({"temperature": 0, "max_tokens": 24}))
+}
+
+fn post_as(served: &Served, key: &str, path: &str, body: &Value) -> Answer {
+    let headers = [("content-type", "application/json"), ("authorization", key)];
+    served.send("POST", path, &headers, body.to_string().as_bytes())
+}
+
+fn cached(answer: &Value) -> u64 {
+    answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap()
+}
+
+#[test]
+fn usage_tells_what_was_cached_and_keys_share_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::start(folder.path());
+    let ask_as = |key: &str| post_as(&served, key, CHAT, &long_question()).ok();
+    let (first, second, stranger) = (ask_as("Bearer a"), ask_as("Bearer a"), ask_as("Bearer b"));
+    assert_eq!((cached(&first), cached(&stranger)), (0, 0));
+    let prompt = first["usage"]["prompt_tokens"].as_u64().unwrap();
+    assert!(prompt > 128 && cached(&second) == (prompt - 1) / 64 * 64, "{second}");
+    assert_eq!(content(&first), content(&second));
+    assert_eq!(content(&first), content(&stranger));
+}
+
+#[test]
+fn a_prediction_is_counted_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::start(folder.path());
+    let request = with(ask("reply", &examples("reply")[0].0), json!({"temperature": 0}));
+    let plain = served.post(CHAT, &request).ok();
+    let none = json!({"accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0});
+    assert_eq!(plain["usage"]["completion_tokens_details"], none);
+    let prediction = json!({"prediction": {"type": "content", "content": content(&plain)}});
+    let predicted = served.post(CHAT, &with(request, prediction)).ok();
+    assert_eq!(content(&plain), content(&predicted));
+    let details = &predicted["usage"]["completion_tokens_details"];
+    assert!(details["accepted_prediction_tokens"].as_u64().unwrap() > 5, "{details}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn adapters_come_and_go_while_answers_are_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = tempfile::tempdir().unwrap();
+    copy(&support::folder().join("adapters/sql"), &root.path().join("a"));
+    copy(&support::folder().join("adapters/reply"), &root.path().join("b"));
+    let engine = engine(|_| {});
+    assert!(engine.adapters().allow(Roots::new(&[root.path().to_owned()]).unwrap()));
+    let served = Served::serving(engine, folder.path(), gateway::Limits::default(), [].into());
+    let (load, unload) = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter");
+    let question = with(ask("mine", "How many orders were placed in Graz?"), json!({"temperature": 0}));
+    assert_eq!(served.post(CHAT, &question).status, 404);
+    let loaded = served.post(load, &json!({"lora_name": "mine", "lora_path": "a"})).ok();
+    assert_eq!((&loaded["id"], &loaded["parent"]), (&json!("mine"), &json!(BASE)));
+    let first = served.post(CHAT, &question).ok();
+    let again = json!({"lora_name": "mine", "lora_path": "b"});
+    assert_eq!(served.post(load, &again).status, 400);
+    let replaced = served.post(load, &with(again, json!({"load_inplace": true}))).ok();
+    assert_ne!(loaded["digest"], replaced["digest"]);
+    let second = served.post(CHAT, &question).ok();
+    assert_ne!(content(&first), content(&second));
+    assert_eq!(cached(&second), 0);
+    served.post(unload, &json!({"lora_name": "mine"})).ok();
+    assert_eq!(served.post(unload, &json!({"lora_name": "mine"})).status, 404);
+    assert_eq!(served.post(CHAT, &question).status, 404);
+    for (body, param) in [
+        (json!({"lora_name": "x", "lora_path": "../a"}), "lora_path"),
+        (json!({"lora_name": "x", "lora_path": "/etc"}), "lora_path"),
+        (json!({"lora_name": "x", "lora_path": "missing"}), "lora_path"),
+        (json!({"lora_name": "x"}), "lora_path"),
+        (json!({"lora_path": "a"}), "lora_name"),
+        (json!({"lora_name": "a b", "lora_path": "a"}), "lora_name"),
+        (json!({"lora_name": BASE, "lora_path": "a"}), "lora_name"),
+        (json!({"lora_name": "x", "lora_path": "a", "url": "http://x"}), "url"),
+    ] {
+        let answer = served.post(load, &body);
+        assert_eq!((answer.status, &answer.json()["error"]["param"]), (400, &json!(param)), "{body}");
+    }
+}
+
+#[test]
+fn adapters_are_changed_only_by_whoever_has_the_key_and_only_where_it_is_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::start(folder.path());
+    let body = json!({"lora_name": "x", "lora_path": "a"});
+    assert_eq!(served.post("/v1/load_lora_adapter", &body).status, 403, "no folder is allowed");
+    drop(served);
+    let served = Served::keyed(engine(|_| {}), folder.path(), "secret");
+    for path in ["/v1/load_lora_adapter", "/v1/unload_lora_adapter"] {
+        assert_eq!(served.post(path, &body).status, 401);
+        for key in ["Bearer secre", "Bearer secret2", "secret", "Bearer "] {
+            assert_eq!(post_as(&served, key, path, &body).status, 401, "{key}");
+        }
+    }
+    assert_eq!(post_as(&served, "Bearer secret", "/v1/load_lora_adapter", &body).status, 403);
+    let body = json!({"lora_name": "x"});
+    assert_eq!(post_as(&served, "Bearer secret", "/v1/unload_lora_adapter", &body).status, 404);
+    served.post(CHAT, &with(ask("sql", "a"), json!({"max_tokens": 2}))).ok();
+}
+
+#[test]
+fn a_flood_is_refused_in_time_and_leaves_others_their_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(|config| (config.queue_max, config.sequences_max) = (8, 1));
+    let served = Served::with(engine.clone(), folder.path(), gateway::Limits::default());
+    let prompt = demo().text.encode("a", true).unwrap();
+    let request = engine::Request { tenant: [7; 32], ..engine::Request::new(prompt, 300) };
+    // The first is being computed, four wait, and the rest is refused at once.
+    let mut taken: Vec<_> = (0..10_000).filter_map(|_| engine.submit(request.clone()).ok()).collect();
+    assert!((4..=6).contains(&taken.len()), "{}", taken.len());
+    let body = with(ask("sql", "a"), json!({"max_tokens": 2}));
+    taken.truncate(2);
+    served.post(CHAT, &body).ok();
+    drop(taken);
+    served.wait_until_idle();
+}
