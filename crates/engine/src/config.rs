@@ -22,6 +22,8 @@ pub struct Config {
     pub sequences_max: usize,
     /// Tokens of one step, prompts' chunks included.
     pub step_tokens: usize,
+    /// Tokens of prompts in a step in which others decode, so that these do not wait long.
+    pub beside_tokens: usize,
     /// Requests that may wait.
     pub queue_max: usize,
     /// Positions of one sequence.
@@ -51,6 +53,7 @@ impl Config {
             host_memory: memory / 4,
             sequences_max,
             step_tokens: 256,
+            beside_tokens: 64,
             queue_max: 1024,
             context: shape.context.min(promised * PAGE),
             prefix_cache: true,

@@ -251,7 +251,12 @@ impl Core {
     /// What the step computes: shares of sequences that have the pages for it.
     fn plan(&mut self) -> Vec<Share> {
         let pending = self.pending();
-        let shares = schedule(pending.iter().copied(), self.config.step_tokens);
+        let decoding = pending.iter().filter(|pending| **pending == 1).count();
+        let step_tokens = match decoding {
+            0 => self.config.step_tokens,
+            _ => self.config.step_tokens.min(decoding + self.config.beside_tokens),
+        };
+        let shares = schedule(pending.iter().copied(), step_tokens);
         let shares = self.find_pages(shares);
         self.guess(&shares);
         shares

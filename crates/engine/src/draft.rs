@@ -100,9 +100,13 @@ impl Drafter {
         if right == drafted {
             self.length = (self.length * 2).min(64);
             self.strikes = 0;
-        } else if right > 0 {
+        } else if 2 * right >= drafted {
             self.length = right + 1;
             self.strikes = 0;
+        } else if right > 0 {
+            // More rows wasted than tokens won: fewer at a time, and not at once again.
+            self.length = (right + 1).min(self.length / 2).max(2);
+            self.pause = (1 << self.strikes) - 1;
         } else {
             self.length = (self.length / 2).max(2);
             self.strikes = (self.strikes + 1).min(STRIKES_MAX);

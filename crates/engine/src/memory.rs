@@ -9,8 +9,8 @@ use cpu::{Hash, PAGE};
 use model::{Adapter, Mlp, Shape};
 use std::sync::Arc;
 
-/// Operations that reading and quantising one byte of an adapter cost, roughly.
-const RELOAD_OPS_PER_BYTE: u64 = 10_000;
+/// Operations that could be done while one byte of an adapter is read and quantised, roughly.
+const RELOAD_OPS_PER_BYTE: u64 = 40_000;
 
 /// Pages, who uses them, and the adapters beside them.
 pub(crate) struct Memory {

@@ -2,8 +2,9 @@
 
 use crate::device::Device;
 use crate::failure::Failure;
+use crate::serving::{self, ServingArgs};
 use crate::source::{ModelArgs, named_adapter};
-use clap::Args;
+use clap::{Args, Subcommand};
 use cpu::{Config, Executor, PAGE, Pages, Segment, Wanted};
 use exact::limits::{self, Limits};
 use model::{Adapter, Mlp, Model, Shape};
@@ -12,7 +13,10 @@ use std::time::Instant;
 
 /// Options of `lockstep bench`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    kind: Option<Kind>,
     #[command(flatten)]
     model: ModelArgs,
     /// Where to measure. With cuda: random weights of 1.24, 8 and 30 billion parameters, those that fit; of the other
@@ -48,6 +52,13 @@ pub(crate) struct BenchArgs {
     json: bool,
 }
 
+/// Other benchmarks.
+#[derive(Subcommand, Debug)]
+enum Kind {
+    /// Serving at full load: many adapters, noisy neighbours, shared prefixes, predicted answers.
+    Serving(Box<ServingArgs>),
+}
+
 /// One measured line.
 #[derive(serde::Serialize)]
 struct Row {
@@ -74,6 +85,9 @@ struct Work {
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     if args.device == Device::Cuda {
         return crate::device::bench(args.model.activations);
+    }
+    if let Some(Kind::Serving(args)) = &args.kind {
+        return serving::run(args);
     }
     let (isa, threads) = (args.model.machine.isa()?, args.model.machine.threads());
     let (name, model) = match &args.random {

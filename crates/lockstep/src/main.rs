@@ -14,6 +14,7 @@ mod remote;
 mod score;
 mod selftest;
 mod serve;
+mod serving;
 mod source;
 mod subject;
 mod tamper;

@@ -88,6 +88,7 @@ pub(crate) fn config(pages: usize) -> Config {
         host_memory: 1 << 20,
         sequences_max: 64,
         step_tokens: 256,
+        beside_tokens: 64,
         queue_max: 1024,
         context: (pages * cpu::PAGE).min(1024),
         prefix_cache: true,
