@@ -36,7 +36,11 @@ fn tree(leaves: &[Hash]) -> Hash {
 }
 
 fn node(left: &Hash, right: &Hash) -> Hash {
-    *blake3::Hasher::new().update(&[Domain::TraceNode as u8]).update(left).update(right).finalize().as_bytes()
+    // At once: a hasher that is fed piece by piece takes twice as long for so few bytes.
+    let mut content = [Domain::TraceNode as u8; 65];
+    content[1..33].copy_from_slice(left);
+    content[33..].copy_from_slice(right);
+    *blake3::hash(&content).as_bytes()
 }
 
 #[cfg(test)]
