@@ -26,6 +26,7 @@ mod outcome;
 mod packing;
 mod pass;
 mod sections;
+mod series;
 mod split;
 mod staging;
 mod weights;
