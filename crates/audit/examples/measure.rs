@@ -44,7 +44,7 @@ struct Numbers(u64);
 impl Numbers {
     fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
-        (u128::from(self.0 ^ (self.0 >> 33)) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.0 ^ (self.0 >> 33)) * u128::from(bound)) >> 64) as u64
     }
 
     fn prompt(&mut self, longest: u64) -> Vec<u32> {

@@ -74,6 +74,8 @@ pub struct Verdicts {
     key: SigningKey,
     last: String,
     done: HashSet<String>,
+    /// Lines that do not say "equal".
+    others: usize,
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -89,6 +91,10 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
         *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
     }
     Some(bytes)
+}
+
+fn is_equal(verdict: &serde_json::Value) -> bool {
+    verdict["verdict"] == "equal"
 }
 
 fn signed(statement: &str) -> Vec<u8> {
@@ -131,10 +137,12 @@ impl Verdicts {
         file.set_len(whole as u64).map_err(failed)?;
         file.seek(SeekFrom::End(0)).map_err(failed)?;
         let text = std::str::from_utf8(&bytes[..whole]).map_err(|_| RangeError::Line { line: 1 })?;
-        let done = read(text)?.into_iter().map(|(_, statement)| statement.receipt).collect();
+        let lines = read(text)?;
+        let others = lines.iter().filter(|(_, statement)| !is_equal(&statement.verdict)).count();
+        let done = lines.into_iter().map(|(_, statement)| statement.receipt).collect();
         let last_line = text.split_inclusive('\n').next_back();
         let last = last_line.map_or(String::new(), |line| hex(blake3::hash(line.as_bytes()).as_bytes()));
-        Ok(Verdicts { file, path: path.to_owned(), key, last, done })
+        Ok(Verdicts { file, path: path.to_owned(), key, last, done, others })
     }
 
     /// Whether a receipt has its line.
@@ -152,12 +160,18 @@ impl Verdicts {
         self.done.is_empty()
     }
 
+    /// Lines that say something else than "equal", of this run and of earlier ones.
+    pub fn others(&self) -> usize {
+        self.others
+    }
+
     /// Signs and appends a verdict; it is on the disk when this returns.
     pub fn append(&mut self, receipt: &Hash, verdict: &Result<Verdict, AuditError>) -> Result<(), RangeError> {
         let verdict = match verdict {
             Ok(verdict) => serde_json::to_value(verdict)?,
             Err(error) => serde_json::json!({"verdict": "error", "why": error.to_string()}),
         };
+        self.others += usize::from(!is_equal(&verdict));
         let statement = Statement {
             version: 1,
             arithmetic: exact::VERSION,

@@ -27,13 +27,11 @@ pub struct Key {
 /// The elements r, from a seed: 61 bits each, the one that is not in the field passed over.
 fn elements(seed: &Hash, count: usize) -> Vec<u64> {
     let mut stream = blake3::Hasher::new_keyed(seed).update(b"lockstep light check 1").finalize_xof();
-    let (mut elements, mut word) = (Vec::with_capacity(count), [0u8; 8]);
+    let (mut elements, mut bytes) = (Vec::with_capacity(count), vec![0u8; 1 << 14]);
     while elements.len() < count {
-        stream.fill(&mut word);
-        let value = u64::from_le_bytes(word) >> 3;
-        if value < P {
-            elements.push(value);
-        }
+        stream.fill(&mut bytes);
+        let words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word) >> 3);
+        elements.extend(words.filter(|value| *value < P).take(count - elements.len()));
     }
     elements
 }
