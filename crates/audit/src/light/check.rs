@@ -1,7 +1,6 @@
 //! Checks an opening.
 
 use crate::check;
-use crate::draw::draw;
 use crate::light::attend::lock;
 use crate::light::frame::Frame;
 use crate::light::key::Key;
@@ -14,8 +13,9 @@ use crate::light::walk::{Found, Sums, Walk};
 use crate::trace::tree::WEIGHTS;
 use crate::verdict::{Difference, Verdict};
 use cpu::Pool;
-use exact::Isa;
 use exact::field::{P, Vector};
+use exact::sample::{Sampling, sample};
+use exact::{Isa, NotFinite};
 use model::{Adapter, Half, Register, widen_half};
 use receipt::{Bundle, ReceiptError};
 use std::collections::BTreeMap;
@@ -127,6 +127,21 @@ pub fn check(
     }
     let seconds = started.elapsed().as_secs_f64();
     Ok(LightVerdict::Holds { from: span.start, to: span.end, positions_total: leaves.len(), seconds })
+}
+
+/// Draws the token after each row, of which the first stands at `position`.
+fn draw(
+    isa: Isa,
+    pool: &mut Pool,
+    logits: &[&[f32]],
+    sampling: &Sampling,
+    position: usize,
+) -> Vec<Result<u32, NotFinite>> {
+    let drawn: Vec<Mutex<Result<u32, NotFinite>>> = logits.iter().map(|_| Mutex::new(Err(NotFinite))).collect();
+    pool.each(logits.len(), |_, row| {
+        *lock(&drawn[row]) = sample(isa, logits[row], sampling, (position + row) as u64);
+    });
+    drawn.into_iter().map(|token| token.into_inner().unwrap_or(Err(NotFinite))).collect()
 }
 
 /// The embeddings of the span's tokens, if they open the model's digest.
