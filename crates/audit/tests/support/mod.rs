@@ -85,7 +85,8 @@ pub fn sampling(settings: &Settings) -> Sampling {
 pub fn answer(model: &Arc<Model>, adapter: Option<&Adapter>, prompt: &[u32], settings: &Settings, how: How) -> Answer {
     let mut executor =
         Executor::new(model.clone(), Config { threads: how.threads, isa: how.isa, trace: true }).unwrap();
-    let page_count = (prompt.len() + settings.tokens_max as usize).div_ceil(PAGE);
+    // Companions are up to three tokens ahead.
+    let page_count = (prompt.len() + settings.tokens_max as usize + 3).div_ceil(PAGE);
     let mut pages = Pages::new(&model.shape, page_count * (how.companions + 1));
     let ids: Vec<u32> = (0..pages.count() as u32).collect();
     let others: Vec<Adapter> = (0..how.companions as u64).map(|i| Adapter::random(&model.plan, 4, 900 + i)).collect();
