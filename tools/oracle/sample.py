@@ -1,10 +1,11 @@
-"""Sampling: section 12 of docs/arithmetic.md."""
+"""Sampling: sections 12 and 13 of docs/arithmetic.md."""
 
 import numpy as np
 
-from floats import F32, LOG2_E, exp2, f32, finite, log2, rte
+from floats import F32, LOG2_E, LOG2_E_32, exp2, f32, finite, from_bits, log2, rte
 
 LOW = np.uint64(0xFFFFFFFF)
+LN_2_32 = from_bits(0x3F317218)
 
 
 def philox(counter, key):
@@ -27,14 +28,39 @@ def uniform(ids, seed, position):
     return f32((v >> np.uint64(9)) * np.uint64(2) + np.uint64(1)) * F32(2.0**-24)
 
 
-def sample(logits, temperature, top_k=0, top_p=1.0, min_p=0.0, seed=0, position=0):
-    """The token drawn from a row of logits."""
+def adjusted(logits, prompt=(), answer=(), repetition=1.0, frequency=0.0, presence=0.0, bias=()):
+    """A row of logits after penalties and biases; bias is pairs of token and number."""
+    logits = np.array(logits, F32)
+    if repetition != 1:
+        r = F32(repetition)
+        for i in set(prompt) | set(answer):
+            logits[i] = logits[i] / r if logits[i] > 0 else logits[i] * r
+    if frequency != 0 or presence != 0:
+        for i in set(answer):
+            logits[i] = logits[i] - F32(list(answer).count(i)) * F32(frequency)
+            logits[i] = logits[i] - F32(presence)
+    for i, b in bias:
+        logits[i] = logits[i] + F32(b)
+    return finite(logits)
+
+
+def logprobs(logits):
+    """The logarithm of each token's probability, before any adjusting."""
+    m = logits.max()
+    n = [int(i) for i in rte(exp2((logits - m) * LOG2_E_32) * F32(2.0**40))]
+    o = log2(f32(np.array([sum(n)], np.uint64)) * F32(2.0**-40))[0] * LN_2_32
+    return (logits - m) - o
+
+
+def sample(logits, temperature, top_k=0, top_p=1.0, min_p=0.0, seed=0, position=0, mask=None):
+    """The token drawn from a row of (adjusted) logits; mask lists the tokens that may be."""
     if not (temperature == 0 or temperature >= 0.001):
         raise ValueError("the temperature must be 0 or at least 0.001")
+    among = np.arange(len(logits)) if mask is None else np.array(sorted(mask))
     if temperature == 0:
-        return int(np.argmax(logits))  # the first of the largest, and -0 == +0
+        return int(among[np.argmax(logits[among])])  # the first of the largest, and -0 == +0
     z = finite(logits * F32(LOG2_E / temperature))
-    stay = np.sort(kept(z, top_k, top_p, min_p))
+    stay = np.sort(among[kept(z[among], top_k, top_p, min_p)])
     noise = -log2(-log2(uniform(stay, seed, position)))
     return int(stay[np.argmax(z[stay] + noise)])
 

@@ -23,7 +23,7 @@ from floats import F32, NotFinite, bits, exp2, fma, from_bits, log2, silu
 from forward import logits
 from layers import A8, A16, attention, digits, quantise, prepared, rmsnorm, route, spread, weight_rows
 from oracle import digest
-from sample import kept, philox, sample, uniform
+from sample import adjusted, kept, logprobs, philox, sample, uniform
 
 GOLDENS = os.environ.get("ORACLE_GOLDENS")
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -192,6 +192,24 @@ class Parts(unittest.TestCase):
         self.assertTrue((0 < u).all() and (u < 1).all())
         self.assertAlmostEqual(u.mean(), 0.5, places=2)
         self.assertTrue(np.isfinite(log2(-log2(from_bits([0x33800000, 0x3F7FFFFF])))).all())  # the ends of the range
+
+    def test_adjusting_changes_the_tokens_it_names(self):
+        row = np.array([2, -2, 1, 0.5], F32)
+        got = adjusted(row, prompt=[0], answer=[1, 1, 2], repetition=2, frequency=0.5, presence=0.25, bias=[(3, 4.0)])
+        self.assertEqual(got.tolist(), [1, -4 - 1 - 0.25, 0.5 - 0.5 - 0.25, 4.5])
+        self.assertEqual(adjusted(row).tolist(), row.tolist())
+
+    def test_masks_leave_tokens_out(self):
+        row = np.array([5, 1, 3, 2], F32)
+        self.assertEqual(sample(row, 0, mask=[1, 3]), 3)
+        self.assertEqual({sample(row, 1.0, position=p, mask=[1, 3]) for p in range(100)}, {1, 3})
+        self.assertEqual({sample(row, 1.0, top_k=1, position=p, mask=[1, 3]) for p in range(100)}, {3})
+
+    def test_logprobs_are_those_of_softmax(self):
+        for scale in 0, 1, 20:
+            row = (np.random.default_rng(3).normal(size=500) * scale).astype(F32)
+            exact = row - np.log(np.exp(row.astype(np.float64) - row.max()).sum()) - row.max()
+            self.assertLess(np.abs(logprobs(row) - exact).max(), 1e-5)
 
     def test_samples_follow_the_softmax(self):
         row, draws = np.array([0.5, -1, 2, 1.2, -0.3], F32), 4000

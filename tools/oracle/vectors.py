@@ -9,11 +9,11 @@ import numpy as np
 from floats import F32, LOG2_E, NotFinite, bits, exp2, from_bits, log2, silu
 from layers import (A8, A16, Adapter, Linear, attention, digits, frequencies, prepared, quantise, rmsnorm, rotary_table,
                     rotate, route, router_rows, spread, weight_rows)
-from sample import kept, philox, sample, uniform
+from sample import adjusted, kept, logprobs, philox, sample, uniform
 
 GAUSS = (16, 1), (24, 1e-3), (33, 50), (64, 1e4)  # lengths and scales of rows
 ABOUT = [
-    "Test vectors of docs/arithmetic.md, version 1; written by tools/oracle/vectors.py, one vector a line.",
+    "Test vectors of docs/arithmetic.md, version 2; written by tools/oracle/vectors.py, one vector a line.",
     "A binary32 is the 8 hex digits of its bits; a row is such words (or decimal integers) separated by blanks; a",
     "matrix is a list of rows. 64-bit integers are 16 hex digits. T, top_p, min_p, theta and scaling are binary64, in",
     "decimal.",
@@ -249,15 +249,43 @@ def sampling():
     return [row(r) for r in rows], cases
 
 
+def adjustments():
+    """Penalties, biases and masks; prompt, answer and mask are token ids, bias pairs of id and binary64."""
+    settings = [(1.0, 0.0, 0.0, False), (1.3, 0.0, 0.0, False), (0.7, 0.0, 0.0, True), (1.0, 0.5, 0.0, False),
+                (1.0, 0.0, 1.1, False), (1.0, -2.0, -0.3, True), (1.9, 0.37, 0.1, True)]
+    for repetition, frequency, presence, biased in settings:
+        for t, k, p, m in (0.0, 0, 1.0, 0.0), (1.0, 0, 1.0, 0.0), (0.8, 5, 0.9, 0.02):
+            for masked in False, True:
+                logits = normal(50, scale=3)
+                logits[7] = logits[3]
+                prompt = [RANDOM.randrange(50) for _ in range(12)]
+                answer = [RANDOM.randrange(20) for _ in range(RANDOM.choice([0, 30]))]
+                bias = [(i, RANDOM.gauss(0, 5)) for i in sorted(RANDOM.sample(range(50), 4))] if biased else []
+                mask = sorted(RANDOM.sample(range(50), RANDOM.choice([1, 3, 25]))) if masked else None
+                seed, position = RANDOM.getrandbits(64), RANDOM.getrandbits(12)
+                changed = adjusted(logits, prompt, answer, repetition, frequency, presence, bias)
+                yield {"logits": row(logits), "prompt": prompt, "answer": answer, "repetition": repetition,
+                       "frequency": frequency, "presence": presence, "bias": bias, "adjusted": row(changed),
+                       "mask": mask, "T": t, "top_k": k, "top_p": p, "min_p": m, "seed": f"{seed:016x}",
+                       "position": f"{position:016x}", "token": sample(changed, t, k, p, m, seed, position, mask)}
+
+
+def likelihoods():
+    for n, scale in (1, 1), (2, 0), (40, 1.5), (300, 5), (64, 30), (1000, 0.01):
+        logits = normal(n, scale=scale)
+        yield {"logits": row(logits), "logprobs": row(logprobs(logits))}
+
+
 def vectors():
     tables, rotated = rotary()
     rows, cases = sampling()
-    return {"about": ABOUT, "version": 1, **dict(elementary()), "quantise": list(quantisation()),
+    return {"about": ABOUT, "version": 2, **dict(elementary()), "quantise": list(quantisation()),
             "weight_rows": list(weights()), "spread": list(spreads()), "linear": list(linear()),
             "linear_prepared": list(linear_prepared()), "rmsnorm": list(norms()), "hadamard": list(hadamards()),
             "rotary_table": tables, "rotate": rotated, "attention": attentions(), "route": list(routes(False)),
             "route_prepared": list(routes(True)), "philox": list(philoxes()), "uniform": list(uniforms()),
-            "sampling_rows": rows, "sampling": cases}
+            "sampling_rows": rows, "sampling": cases, "adjusted": list(adjustments()),
+            "logprobs": list(likelihoods())}
 
 
 def main():

@@ -6,7 +6,8 @@
 //! - rows of floats become rows of small integers with one scale ([`quantise`]);
 //! - integers are multiplied with int8 weights and summed exactly, in any order ([`linear`], [`matrix`]);
 //! - what remains in floating point is element-wise or has one written order ([`norm`], [`rotary`], [`spread`](mod@spread), [`attention`]);
-//! - the next token is drawn with integer probabilities and a counter-based generator ([`sample`]).
+//! - the next token is drawn with integer probabilities and a counter-based generator ([`sample`]), under penalties, biases and masks if asked for
+//!   ([`adjust`]), and told how likely it was ([`logprob`]).
 //!
 //! Every operation takes an [`Isa`] first: the instruction set to use. All give the same bits.
 //!
@@ -31,11 +32,13 @@ mod elementary;
 mod isa;
 mod kernels;
 
+pub mod adjust;
 pub mod attention;
 pub mod field;
 pub mod generator;
 pub mod limits;
 pub mod linear;
+pub mod logprob;
 pub mod matrix;
 pub mod memory;
 pub mod mixture;
@@ -52,7 +55,7 @@ pub use isa::{Isa, IsaError, float_environment_is_standard};
 pub use quantise::{Activations, NotFinite};
 
 /// Version of the arithmetic that `docs/arithmetic.md` defines.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The most inputs a linear map may have: 128 · 128 · 131,071 still fits 32 bits.
 pub const INPUTS_MAX: usize = 131_071;

@@ -1,5 +1,6 @@
 //! Drawing the next token (specification, section 12).
 
+use crate::adjust::Mask;
 use crate::elementary::{exp2, log2};
 use crate::generator::philox;
 use crate::kernels::versions;
@@ -89,10 +90,26 @@ fn by_rank(a: &(f32, usize), b: &(f32, usize)) -> Ordering {
 /// Draws the token that stands at `position`, the number of tokens before it. All logits must be finite, and
 /// still be so once divided by the temperature.
 pub fn sample(isa: crate::Isa, logits: &[f32], sampling: &Sampling, position: u64) -> Result<u32, NotFinite> {
+    draw(isa, logits, None, sampling, position)
+}
+
+/// As [`sample`], among the tokens of `allowed`; none is all.
+pub(crate) fn draw(
+    isa: crate::Isa,
+    logits: &[f32],
+    allowed: Option<&Mask>,
+    sampling: &Sampling,
+    position: u64,
+) -> Result<u32, NotFinite> {
     let (max, magnitude) = finite_max(isa, logits)?;
     let first_of = |values: &[f32], max: f32| values.iter().position(|x| *x == max).unwrap_or(0) as u32;
+    let among = |id: usize| allowed.is_none_or(|allowed| allowed.holds(id as u32));
     if sampling.temperature == 0.0 {
-        return Ok(first_of(logits, max));
+        if allowed.is_none() {
+            return Ok(first_of(logits, max));
+        }
+        let candidates = logits.iter().enumerate().filter(|(id, _)| among(*id)).map(|(id, x)| (*x, id));
+        return candidates.min_by(by_rank).map(|x| x.1 as u32).ok_or(NotFinite);
     }
     let tau = (std::f64::consts::LOG2_E / sampling.temperature) as f32;
     // Products of smaller magnitudes are no larger: all are finite if this one is.
@@ -101,13 +118,14 @@ pub fn sample(isa: crate::Isa, logits: &[f32], sampling: &Sampling, position: u6
     }
     let (top_k, all) = (sampling.top_k as usize, logits.len());
     let narrowed = (top_k > 0 && top_k < all) || sampling.top_p < 1.0 || sampling.min_p > 0.0;
-    if !narrowed {
+    if !narrowed && allowed.is_none() {
         let mut scores = vec![0.0f32; all];
         gumbel_all(isa, logits, tau, sampling.seed, position, &mut scores);
         let max = scores.iter().fold(f32::NEG_INFINITY, |a, x| if *x > a { *x } else { a });
         return Ok(first_of(&scores, max));
     }
-    let mut kept: Vec<(f32, usize)> = logits.iter().enumerate().map(|(id, x)| (x * tau, id)).collect();
+    let mut kept: Vec<(f32, usize)> =
+        logits.iter().enumerate().filter(|(id, _)| among(*id)).map(|(id, x)| (x * tau, id)).collect();
     let z_max = kept.iter().fold(f32::NEG_INFINITY, |a, x| if x.0 > a { x.0 } else { a });
     if top_k > 0 && top_k < kept.len() {
         kept.select_nth_unstable_by(top_k - 1, by_rank);
@@ -126,7 +144,7 @@ pub fn sample(isa: crate::Isa, logits: &[f32], sampling: &Sampling, position: u6
     }
     let score = |x: &(f32, usize)| x.0 + noise(sampling.seed, position, x.1);
     let best = kept.iter().map(|x| (score(x), x.1)).min_by(by_rank);
-    Ok(best.map_or(0, |x| x.1 as u32))
+    best.map(|x| x.1 as u32).ok_or(NotFinite)
 }
 
 /// Keeps the shortest prefix of the rank whose share of all counts reaches `share` / 2²⁴. Instead of sorting

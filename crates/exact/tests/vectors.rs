@@ -10,11 +10,14 @@ mod reference {
     pub(crate) mod difference;
 }
 
+use exact::adjust::{Adjust, Choice, Mask, sample_under};
+use exact::logprob::logprobs;
 use exact::quantise::{quantise_i8, quantise_i16, quantise_weights};
 use exact::sample::{Sampling, sample};
 use exact::spread::{spread, spread_head};
-use exact::{Activations, NotFinite, generator, norm, rotary};
+use exact::{Activations, Isa, NotFinite, generator, norm, rotary};
 use oracle::read::{assert_same, each, float, floats, integers, long, quantised, small, vectors, words};
+use serde_json::Value;
 
 #[test]
 fn elementary_functions_have_the_oracles_bits() {
@@ -123,5 +126,75 @@ fn tokens_drawn_are_the_oracles() {
         };
         let token = sample(isa, &rows[small(&v["row"])], &sampling, long(&v["position"]));
         assert_eq!(token.map(|token| token as usize), Ok(small(&v["token"])), "{isa}, {sampling:?}");
+    });
+}
+
+#[test]
+fn adjusted_and_masked_draws_are_the_oracles() {
+    each("adjusted", |isa, v| {
+        let ids = |v: &Value| v.as_array().unwrap().iter().map(|id| small(id) as u32).collect::<Vec<_>>();
+        let pair = |v: &Value| (small(&v[0]) as u32, v[1].as_f64().unwrap());
+        let adjust = Adjust {
+            repetition: v["repetition"].as_f64().unwrap(),
+            frequency: v["frequency"].as_f64().unwrap(),
+            presence: v["presence"].as_f64().unwrap(),
+            bias: v["bias"].as_array().unwrap().iter().map(pair).collect(),
+        };
+        let (logits, prompt, answer) = (floats(&v["logits"]), ids(&v["prompt"]), ids(&v["answer"]));
+        let mut adjusted = logits.clone();
+        adjust.apply(&mut adjusted, &prompt, &answer);
+        assert_same(&adjusted, &v["adjusted"], isa);
+        let mask = (!v["mask"].is_null()).then(|| {
+            let mut mask = Mask::none(logits.len());
+            ids(&v["mask"]).into_iter().for_each(|id| mask.add(id));
+            mask
+        });
+        let sampling = Sampling {
+            temperature: v["T"].as_f64().unwrap(),
+            top_k: small(&v["top_k"]) as u32,
+            top_p: v["top_p"].as_f64().unwrap(),
+            min_p: v["min_p"].as_f64().unwrap(),
+            seed: long(&v["seed"]),
+        };
+        // What is banned is what is not allowed.
+        let banned: Vec<u32> = match &mask {
+            Some(mask) => (0..logits.len() as u32).filter(|id| !mask.holds(*id)).collect(),
+            None => vec![],
+        };
+        for (allowed, banned) in [(mask.as_ref(), &[][..]), (None, &banned[..])] {
+            let choice = Choice { adjust: Some(&adjust), prompt: &prompt, answer: &answer, allowed, banned };
+            let token = sample_under(isa, &logits, &sampling, &choice, long(&v["position"]));
+            assert_eq!(token, Ok(small(&v["token"]) as u32), "{isa}, {v}");
+        }
+    });
+}
+
+#[test]
+fn a_draw_from_nothing_fails() {
+    let nothing = Mask::none(3);
+    for temperature in [0.0, 1.0] {
+        let sampling = Sampling { temperature, ..Sampling::GREEDY };
+        let choice = Choice { allowed: Some(&nothing), ..Choice::default() };
+        assert!(sample_under(Isa::best(), &[1.0, 2.0, 3.0], &sampling, &choice, 5).is_err());
+    }
+}
+
+#[test]
+fn logarithms_of_probabilities_are_the_oracles() {
+    each("logprobs", |isa, v| {
+        let (logits, want) = (floats(&v["logits"]), floats(&v["logprobs"]));
+        let got: Vec<f32> =
+            (0..logits.len() as u32).map(|id| logprobs(isa, &logits, id, 0).unwrap().of_token).collect();
+        assert_same(&got, &v["logprobs"], isa);
+        let top = logprobs(isa, &logits, 0, 5).unwrap().top;
+        assert_eq!(top.len(), logits.len().min(5));
+        let likelier = |a: &(u32, f32), b: &(u32, f32)| {
+            let (x, y) = (logits[a.0 as usize], logits[b.0 as usize]);
+            x > y || (x == y && a.0 < b.0)
+        };
+        assert!(top.windows(2).all(|pair| likelier(&pair[0], &pair[1])));
+        assert!(top.iter().all(|(id, logprob)| logprob.to_bits() == want[*id as usize].to_bits()));
+        let least = top.last().map_or(0.0, |last| logits[last.0 as usize]);
+        assert!((0..logits.len() as u32).all(|id| top.iter().any(|x| x.0 == id) || logits[id as usize] <= least));
     });
 }
