@@ -24,15 +24,24 @@ body = {"model": "spanish", "temperature": 0, "messages": [{"role": "user", "con
 request = urllib.request.Request(url + "/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
 answer = json.load(urllib.request.urlopen(request))
 print("answer:", answer["choices"][0]["message"]["content"])
-link = answer["receipt"]["url"]
-link = link if link.startswith("http") else url.removesuffix("/v1") + link
-bundle = urllib.request.urlopen(link).read()
+def fetch(answer):
+    return urllib.request.urlopen(url.removesuffix("/v1") + answer["receipt"]["url"]).read()
+bundle = fetch(answer)
 open(folder + "/honest", "wb").write(bundle)
+# Held to a schema, with penalties and a stop string: all of it is part of the replay.
+schema = {"type": "object", "additionalProperties": False, "required": ["n"], "properties": {"n": {"type": "integer", "maximum": 99, "minimum": 0}}}
+body |= {"presence_penalty": 1, "logit_bias": {"300": -5}, "stop": ["never"], "seed": 1, "temperature": 1.2, "max_tokens": 40,
+         "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
+request = urllib.request.Request(url + "/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+answer = json.load(urllib.request.urlopen(request))
+print("held to a schema:", answer["choices"][0]["message"]["content"])
+open(folder + "/shaped", "wb").write(fetch(answer))
 # The same bundle with one bit of its last leaf turned.
 at = len(bundle) - 40
 open(folder + "/tampered", "wb").write(bundle[:at] + bytes([bundle[at] ^ 1]) + bundle[at + 1 :])
 PY
 "$program" verify "$folder/honest" --data "$folder"
+"$program" verify "$folder/shaped" --data "$folder"
 if "$program" verify "$folder/tampered" --data "$folder"; then
     echo "a tampered receipt was accepted"
     exit 1

@@ -1,9 +1,11 @@
 //! What can be checked before anything is computed.
 
 use crate::error::AuditError;
+use crate::form::Form;
 use crate::verdict::{Difference, Digest, FinishFault, Verdict};
+use crate::words;
 use exact::sample::Sampling;
-use model::{Adapter, Model, Plan, Shape};
+use model::{Adapter, Model, Plan, Shape, Text};
 use receipt::{Claims, Finish, Opening, Settings};
 
 /// What stands ready to check with.
@@ -15,11 +17,29 @@ pub(crate) struct Loaded<'a> {
 }
 
 /// Whether what is loaded is what the receipt names.
-pub(crate) fn identity(claims: &Claims, base: &Model, adapter: Option<&Adapter>) -> Result<(), Difference> {
-    names(claims, &Loaded { base: base.digest, activations: base.activations, adapter })
+pub(crate) fn identity(
+    claims: &Claims,
+    base: &Model,
+    adapter: Option<&Adapter>,
+    text: Option<&Text>,
+) -> Result<(), Difference> {
+    names(claims, &Loaded { base: base.digest, activations: base.activations, adapter })?;
+    texts(claims, text)
 }
 
-/// The same for whoever does not hold the whole model.
+/// Whether tokenizer and chat template are those the receipt names, if they are loaded.
+fn texts(claims: &Claims, text: Option<&Text>) -> Result<(), Difference> {
+    let Some(text) = text else { return Ok(()) };
+    if let Some(claimed) = claims.tokenizer.filter(|claimed| *claimed != text.tokenizer_digest()) {
+        return Err(Difference::Tokenizer { claimed: Digest(claimed), loaded: Digest(text.tokenizer_digest()) });
+    }
+    if let Some(claimed) = claims.template.filter(|claimed| Some(*claimed) != text.template_digest()) {
+        return Err(Difference::Template { claimed: Digest(claimed), loaded: text.template_digest().map(Digest) });
+    }
+    Ok(())
+}
+
+/// The same but for texts, for whoever does not hold the whole model.
 pub(crate) fn names(claims: &Claims, loaded: &Loaded<'_>) -> Result<(), Difference> {
     if claims.arithmetic != exact::VERSION {
         return Err(Difference::Arithmetic { claimed: claims.arithmetic, loaded: exact::VERSION });
@@ -80,6 +100,17 @@ pub(crate) fn settings(settings: &Settings) -> Result<(), AuditError> {
     if !(0.0..=1.0).contains(&settings.min_p) {
         return wrong("min_p must be between 0 and 1");
     }
+    let shaping = &settings.shaping;
+    if !(shaping.repetition.is_finite() && shaping.repetition > 0.0) {
+        return wrong("the repetition penalty must be above 0");
+    }
+    let numbers = shaping.bias.iter().map(|(_, bias)| *bias).chain([shaping.frequency, shaping.presence]);
+    if numbers.into_iter().any(|number| !number.is_finite()) {
+        return wrong("penalties and biases must be finite");
+    }
+    if shaping.form.is_some() && shaping.tokens_min > 0 {
+        return wrong("an answer is held to a form or to a least length, not both");
+    }
     Ok(())
 }
 
@@ -100,23 +131,35 @@ fn fits(adapter: &Adapter, plan: &Plan) -> bool {
         })
 }
 
-/// Whether the answer can have ended as the receipt says, as far as tokens tell: stop strings are text.
-pub(crate) fn finish(claims: &Claims, opening: &Opening) -> Result<(), Verdict> {
+/// Whether the answer can have ended as the receipt says. Without the tokenizer a stop string is believed.
+pub(crate) fn finish(claims: &Claims, opening: &Opening, text: Option<&Text>, form: &Form) -> Result<(), Verdict> {
     let (prompt, settings) = (opening.prompt.len(), &opening.settings);
-    let fault = |position, fault| Err(Verdict::at(position, prompt, Difference::Finish { fault }));
-    let (tokens, tokens_max) = (opening.output.len() as u64, settings.tokens_max);
-    let last = prompt + opening.output.len().saturating_sub(1);
-    if tokens > tokens_max {
-        return fault(prompt + tokens_max as usize, FinishFault::Long { tokens, tokens_max });
+    // About the answer's token of this number.
+    let fault = |number: usize, fault| Err(Verdict::at(prompt + number, prompt, Difference::Finish { fault }));
+    let (tokens, tokens_max) = (opening.output.len(), settings.tokens_max);
+    let last = tokens.saturating_sub(1);
+    if tokens as u64 > tokens_max {
+        return fault(tokens_max as usize, FinishFault::Long { tokens: tokens as u64, tokens_max });
     }
-    let stop = opening.output.iter().position(|token| settings.stop_tokens.contains(token));
-    match stop.map(|at| (prompt + at, opening.output[at])) {
-        Some((at, _)) if at == last && claims.finish == Finish::Stop => Ok(()),
-        Some((at, token)) => fault(at, FinishFault::StopIgnored { token }),
-        None => match claims.finish {
-            Finish::Length if tokens < tokens_max => fault(last, FinishFault::Short { tokens, tokens_max }),
-            Finish::Stop if settings.stop_strings.iter().all(String::is_empty) => fault(last, FinishFault::NoStop),
-            _ => Ok(()),
-        },
+    let token = opening.output.iter().position(|token| settings.stop_tokens.contains(token));
+    let string = text.and_then(|text| words::stopped_at(&opening.output, settings, text));
+    let ends = [
+        token.map(|at| (at, FinishFault::StopIgnored { token: opening.output[at] })),
+        string.map(|after| (after - 1, FinishFault::StringIgnored)),
+        form.complete_at.map(|after| (after - 1, FinishFault::FormIgnored)),
+    ];
+    let end = ends.into_iter().flatten().min_by_key(|(at, _)| *at);
+    match end {
+        Some((at, _)) if at == last && claims.finish == Finish::Stop => return Ok(()),
+        Some((at, ignored)) => return fault(at, ignored),
+        None => {}
+    }
+    let believed = text.is_none() && !settings.stop_strings.iter().all(String::is_empty);
+    match claims.finish {
+        Finish::Length if (tokens as u64) < tokens_max => {
+            fault(last, FinishFault::Short { tokens: tokens as u64, tokens_max })
+        }
+        Finish::Stop if !believed => fault(last, FinishFault::NoStop),
+        _ => Ok(()),
     }
 }

@@ -35,6 +35,21 @@ pub enum AuditError {
     /// The sampler is not defined for such settings.
     #[error("the settings are not valid: {0}")]
     Settings(&'static str),
+    /// The answer was held to a form, which only the tokenizer tells.
+    #[error("the answer was held to a form: load the tokenizer to replay it")]
+    NoTokenizer,
+    /// The answer was held to a form by another engine.
+    #[error(
+        "the answer was held to its form by {claimed:?}, this program has {:?}: use the version with that one",
+        grammar::ENGINE
+    )]
+    Engine {
+        /// By the receipt.
+        claimed: String,
+    },
+    /// The form cannot be followed.
+    #[error("the form of the answer cannot be followed: {0}")]
+    Form(String),
     /// The adapter has the digest that was claimed but is not for this base.
     #[error("the adapter does not fit this base: load the one made for it")]
     Adapter,

@@ -4,9 +4,9 @@
 //! weights it names, in a few large chunks instead of token by token, and compares what every position leaves behind
 //! and every token drawn. Either all of it is equal, whatever the machine, or the first position that differs is named.
 //!
-//! A replay proves what ran: base, adapter, precision, prompt, settings, seed and answer. It cannot see text, so three
-//! claims stay with whoever has the tokenizer: the digests of tokenizer and chat template, and that a stop string
-//! really appeared where the answer stopped.
+//! A replay proves what ran: base, adapter, precision, prompt, settings, seed and answer. With the tokenizer it also
+//! proves that an answer ended where its first stop string did, and that it kept to its form; without, stop strings are
+//! believed and answers with a form cannot be replayed.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -23,9 +23,11 @@
 mod check;
 mod draw;
 mod error;
+mod form;
 mod replay;
 mod verdict;
 mod wire;
+mod words;
 
 pub mod dispute;
 pub mod light;

@@ -1,18 +1,18 @@
 //! Replays an answer: teacher-forced, a few large chunks in place of one step per token.
 
 use crate::check;
-use crate::draw::draw;
+use crate::draw::Drawing;
 use crate::error::AuditError;
+use crate::form::Form;
 use crate::verdict::{Difference, Verdict};
 use cpu::{Executor, PAGE, Pages, Pool, Segment, Wanted};
 use exact::Isa;
-use exact::sample::Sampling;
-use model::{Adapter, Model};
+use model::{Adapter, Model, Text};
 use receipt::{Bundle, Opening, ReceiptError};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How a replay runs. Nothing here changes its verdict.
+/// How a replay runs. Nothing here changes its verdict, but that without `text` stop strings are believed.
 pub struct ReplayConfig<'a> {
     /// Instruction set.
     pub isa: Isa,
@@ -20,14 +20,16 @@ pub struct ReplayConfig<'a> {
     pub threads: usize,
     /// Tokens computed at once. Memory for logits grows with it.
     pub chunk_tokens: usize,
+    /// The model's tokenizer: with it stop strings are checked, and answers held to a form can be.
+    pub text: Option<&'a Text>,
     /// Told after every chunk.
     pub progress: Option<&'a mut dyn FnMut(Progress)>,
 }
 
 impl ReplayConfig<'_> {
-    /// Chunks of 256 tokens, nobody told.
+    /// Chunks of 256 tokens, no tokenizer, nobody told.
     pub fn new(isa: Isa, threads: usize) -> Self {
-        ReplayConfig { isa, threads, chunk_tokens: 256, progress: None }
+        ReplayConfig { isa, threads, chunk_tokens: 256, text: None, progress: None }
     }
 }
 
@@ -55,15 +57,19 @@ pub fn replay(
         Err(ReceiptError::Opening(what)) => return Ok(Verdict::of(Difference::Opening { what })),
         Err(error) => return Err(error.into()),
     };
-    if let Err(what) = check::identity(&claims, &base, adapter) {
+    if let Err(what) = check::identity(&claims, &base, adapter, config.text) {
         return Ok(Verdict::of(what));
     }
     let opening = &bundle.opening;
     check::input(opening, &base, adapter)?;
-    if let Err(verdict) = check::finish(&claims, opening) {
+    let form = match Form::follow(&opening.settings, &opening.output, config.text)? {
+        Ok(form) => form,
+        Err((number, what)) => return Ok(Verdict::at(opening.prompt.len() + number, opening.prompt.len(), what)),
+    };
+    if let Err(verdict) = check::finish(&claims, opening, config.text, &form) {
         return Ok(verdict);
     }
-    let mut run = Run::new(opening, base, adapter, &config)?;
+    let mut run = Run::new(opening, base, adapter, form, &config)?;
     while !run.is_complete() {
         if let Err((position, what)) = run.advance() {
             return Ok(Verdict::at(position, opening.prompt.len(), what));
@@ -81,10 +87,9 @@ struct Run<'a> {
     pool: Pool,
     pages: Pages,
     page_ids: Vec<u32>,
-    isa: Isa,
     adapter: Option<&'a Adapter>,
     opening: &'a Opening,
-    sampling: Sampling,
+    drawing: Drawing<'a>,
     /// Prompt and answer but for its last token: every position that was computed.
     tokens: Vec<u32>,
     /// Positions found equal.
@@ -97,27 +102,20 @@ impl<'a> Run<'a> {
         opening: &'a Opening,
         base: Arc<Model>,
         adapter: Option<&'a Adapter>,
+        form: Form,
         config: &ReplayConfig<'_>,
     ) -> Result<Run<'a>, AuditError> {
         let mut tokens = [&opening.prompt[..], &opening.output[..]].concat();
         tokens.pop();
         let page_count = tokens.len().div_ceil(PAGE);
-        let settings = &opening.settings;
         Ok(Run {
             pages: Pages::new(&base.shape, page_count),
             page_ids: (0..page_count as u32).collect(),
             executor: Executor::new(base, cpu::Config { threads: config.threads, isa: config.isa, trace: true })?,
             pool: Pool::new(config.threads)?,
-            isa: config.isa,
             adapter,
             opening,
-            sampling: Sampling {
-                temperature: settings.temperature,
-                top_k: settings.top_k,
-                top_p: settings.top_p,
-                min_p: settings.min_p,
-                seed: settings.seed,
-            },
+            drawing: Drawing::new(config.isa, opening, form),
             tokens,
             done: 0,
             chunk: config.chunk_tokens.max(1),
@@ -154,7 +152,7 @@ impl<'a> Run<'a> {
         if wanted == Wanted::All {
             // The answer's token at position p + 1 is drawn from the logits of position p.
             let logits: Vec<&[f32]> = outcome.logits(0).take(equal).collect();
-            let drawn = draw(self.isa, &mut self.pool, &logits, &self.sampling, start + 1);
+            let drawn = self.drawing.draw(&mut self.pool, &logits, start - drawing_from);
             let claimed = &self.opening.output[start - drawing_from..];
             for ((position, drawn), claimed) in (start + 1..).zip(drawn).zip(claimed) {
                 match drawn {

@@ -64,6 +64,25 @@ pub enum Difference {
         /// The one that is loaded.
         loaded: Option<Digest>,
     },
+    /// Tokenizer.
+    Tokenizer {
+        /// By the receipt.
+        claimed: Digest,
+        /// The one that is loaded.
+        loaded: Digest,
+    },
+    /// Chat template.
+    Template {
+        /// By the receipt.
+        claimed: Digest,
+        /// The one that is loaded, if there is one.
+        loaded: Option<Digest>,
+    },
+    /// A token that the form of the answer does not allow where it stands.
+    Form {
+        /// By the receipt.
+        claimed: u32,
+    },
     /// How the answer ended.
     Finish {
         /// What is wrong with it.
@@ -104,8 +123,14 @@ pub enum FinishFault {
         tokens_max: u64,
     },
     /// Said to have stopped.
-    #[error("the receipt says the answer stopped, but its last token is no stop token and no stop strings were set")]
+    #[error("the receipt says the answer stopped, but it ends with no stop token, stop string or complete form")]
     NoStop,
+    /// A stop string that did not end the answer, or did and is not said to have.
+    #[error("a stop string is complete here: the answer must end and say that it stopped")]
+    StringIgnored,
+    /// A form that nothing can follow.
+    #[error("the answer's form is complete here: the answer must end and say that it stopped")]
+    FormIgnored,
     /// A stop token that did not end the answer, or did and is not said to have.
     #[error("token {token} is a stop token: the answer must end with it and say that it stopped")]
     StopIgnored {
@@ -173,6 +198,18 @@ impl fmt::Display for Difference {
                 write!(f, "the receipt claims the base without an adapter, adapter {loaded} is loaded")
             }
             Difference::Adapter { .. } => write!(f, "the receipt claims no adapter, none is loaded"),
+            Difference::Tokenizer { claimed, loaded } => {
+                write!(f, "the receipt claims tokenizer {claimed}, this is {loaded}")
+            }
+            Difference::Template { claimed, loaded: Some(loaded) } => {
+                write!(f, "the receipt claims chat template {claimed}, this is {loaded}")
+            }
+            Difference::Template { claimed, loaded: None } => {
+                write!(f, "the receipt claims chat template {claimed}, none is loaded")
+            }
+            Difference::Form { claimed } => {
+                write!(f, "the receipt claims token {claimed}, which the form asked for does not allow here")
+            }
             Difference::Finish { fault } => write!(f, "{fault}"),
             Difference::Trace => write!(f, "keys, values or hidden state are not the ones the receipt binds"),
             Difference::Token { claimed, drawn } => {

@@ -139,8 +139,11 @@ fn other_precision_and_other_arithmetic_are_named() {
     let mut case = Case::honest(&honest, None, &prompt(30), &settings());
     case.claims.activations = receipt::Activations::A16;
     assert_eq!(judge(&case, &honest, None), (None, Difference::Activations { claimed: "a16", loaded: "a8" }));
-    case.claims.arithmetic = 2;
-    assert_eq!(judge(&case, &honest, None), (None, Difference::Arithmetic { claimed: 2, loaded: 1 }));
+    case.claims.arithmetic = exact::VERSION + 1;
+    assert_eq!(
+        judge(&case, &honest, None),
+        (None, Difference::Arithmetic { claimed: exact::VERSION + 1, loaded: exact::VERSION })
+    );
 }
 
 #[test]
@@ -185,6 +188,36 @@ fn a_changed_leaf_is_named_by_its_position() {
         case.opening.leaves[position][31] ^= 1;
         assert_eq!(judge(&case, &model, None), (Some(position), Difference::Trace));
     }
+}
+
+#[test]
+fn penalties_biases_and_a_least_length_that_were_not_used_are_named() {
+    let model = model();
+    let honest = Case::honest(&model, None, &prompt(30), &Settings { temperature: 0.0, ..settings() });
+    let changes: [fn(&mut receipt::Shaping); 4] = [
+        |shaping| shaping.repetition = 3.0,
+        |shaping| shaping.frequency = 9.0,
+        |shaping| shaping.presence = 9.0,
+        |shaping| shaping.bias = vec![(5, 1000.0)],
+    ];
+    for change in changes {
+        let mut case = honest.clone();
+        change(&mut case.opening.settings.shaping);
+        let (position, what) = judge(&case, &model, None);
+        assert!(position >= Some(30) && matches!(what, Difference::Token { .. }), "{position:?} {what:?}");
+    }
+    // A stop token before the least length.
+    let mut case = honest.clone();
+    let last = case.opening.output.len() - 1;
+    case.opening.settings.stop_tokens = vec![case.opening.output[last]];
+    case.opening
+        .output
+        .truncate(case.opening.output.iter().position(|id| *id == honest.opening.output[last]).unwrap() + 1);
+    case.opening.leaves.truncate(29 + case.opening.output.len());
+    case.claims.finish = Finish::Stop;
+    assert!(audit(&case.sign(), &model, None).unwrap().is_equal());
+    case.opening.settings.shaping.tokens_min = 70;
+    assert!(matches!(judge(&case, &model, None).1, Difference::Token { .. }));
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn an_answer_replays_equal_whatever_computed_it_and_whatever_replays_it() {
         let bundle = Case::new(&model, adapter, &prompt, &settings(), &answers[0]).sign();
         for isa in all {
             for (threads, chunk_tokens) in [(1, 1), (1, 5), (2, 64), (1, 256), (1, 0), (0, 69)] {
-                let config = ReplayConfig { isa, threads, chunk_tokens, progress: None };
+                let config = ReplayConfig { isa, threads, chunk_tokens, text: None, progress: None };
                 let verdict = replay(&bundle, model.clone(), adapter, config).unwrap();
                 assert!(verdict.is_equal(), "{isa}, {threads} threads, chunks of {chunk_tokens}: {verdict}");
             }
@@ -68,11 +68,19 @@ fn every_kind_of_model_replays_equal() {
 #[test]
 fn every_way_of_drawing_replays_equal() {
     let model = model();
+    let with = |change: fn(&mut receipt::Shaping)| {
+        let mut settings = settings();
+        change(&mut settings.shaping);
+        settings
+    };
     let ways = [
         Settings { temperature: 0.0, ..settings() },
         Settings { top_k: 5, ..settings() },
         Settings { top_p: 0.4, ..settings() },
         Settings { min_p: 0.3, temperature: 1.5, ..settings() },
+        with(|shaping| shaping.repetition = 1.4),
+        with(|shaping| (shaping.frequency, shaping.presence) = (0.8, -0.5)),
+        with(|shaping| shaping.bias = vec![(3, 6.0), (17, 9.5), (200, -100.0)]),
         Settings { top_k: 100, top_p: 0.9, min_p: 0.05, seed: u64::MAX, ..settings() },
     ];
     for settings in ways {
@@ -92,6 +100,13 @@ fn every_way_of_ending_replays_equal() {
     let stopped = Case::honest(&model, None, &prompt(9), &stopping);
     assert_eq!((stopped.claims.finish, stopped.opening.output.len()), (Finish::Stop, at + 1));
     assert!(audit(&stopped.sign(), &model, None).unwrap().is_equal());
+
+    // The same stop token, passed over for a while: other tokens are drawn.
+    let shaping = receipt::Shaping { tokens_min: at as u64 + 2, ..Default::default() };
+    let late = Settings { shaping, ..stopping.clone() };
+    let late = Case::honest(&model, None, &prompt(9), &late);
+    assert!(late.opening.output.len() > at + 1 && late.opening.output[at] != free.tokens[at]);
+    assert!(audit(&late.sign(), &model, None).unwrap().is_equal());
 
     let exactly = Settings { tokens_max: at as u64 + 1, ..stopping };
     let both = Case::honest(&model, None, &prompt(9), &exactly);

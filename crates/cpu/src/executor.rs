@@ -10,9 +10,11 @@ use crate::pool::Pool;
 use crate::registers::Registers;
 use crate::rows::{RotaryTable, RowScratch, RowSection};
 use crate::trace::{Hash, Trace};
+use exact::adjust::{Choice, sample_under};
 use exact::linear::Workspace;
+use exact::logprob::{Logprobs, logprobs};
 use exact::quantise::Quantised;
-use exact::sample::{Sampling, sample};
+use exact::sample::Sampling;
 use exact::{Activations, Isa, NotFinite};
 use model::{Model, Op, Register};
 use std::ops::Range;
@@ -55,11 +57,13 @@ struct Threads {
 
 /// A token to draw after a step.
 #[derive(Clone, Copy, Debug)]
-pub struct Draw {
+pub struct Draw<'a> {
     /// The segment whose last logits it is drawn from.
     pub segment: usize,
     /// How.
     pub sampling: Sampling,
+    /// Under what penalties and masks.
+    pub choice: Choice<'a>,
     /// Tokens before it.
     pub position: u64,
 }
@@ -85,23 +89,38 @@ impl Outcome<'_> {
     }
 
     /// Draws tokens, each from the last logits of its segment.
-    pub fn draw(&mut self, draws: &[Draw]) -> Vec<Result<u32, NotFinite>> {
-        let last = |draw: &Draw| (*draw, self.logit_rows[draw.segment].len().saturating_sub(1));
-        let draws: Vec<(Draw, usize)> = draws.iter().map(last).collect();
+    pub fn draw(&mut self, draws: &[Draw<'_>]) -> Vec<Result<u32, NotFinite>> {
+        let last = |draw: &Draw<'_>| self.logit_rows[draw.segment].len().saturating_sub(1);
+        let rows: Vec<usize> = draws.iter().map(last).collect();
+        let draws: Vec<(Draw<'_>, usize)> = draws.iter().copied().zip(rows).collect();
         self.draw_at(&draws)
     }
 
     /// Draws tokens, each from the logits of its segment that are numbered beside it, counted from the segment's first.
-    pub fn draw_at(&mut self, draws: &[(Draw, usize)]) -> Vec<Result<u32, NotFinite>> {
+    pub fn draw_at(&mut self, draws: &[(Draw<'_>, usize)]) -> Vec<Result<u32, NotFinite>> {
         let drawn: Vec<Mutex<Result<u32, NotFinite>>> = draws.iter().map(|_| Mutex::new(Err(NotFinite))).collect();
         let (registers, rows, isa) = (self.registers, &self.logit_rows, self.isa);
         self.pool.each(draws.len(), |_, i| {
             let (draw, number) = &draws[i];
             if let Some(row) = rows[draw.segment].clone().nth(*number) {
-                *lock(&drawn[i]) = sample(isa, registers.logits(row), &draw.sampling, draw.position);
+                *lock(&drawn[i]) =
+                    sample_under(isa, registers.logits(row), &draw.sampling, &draw.choice, draw.position);
             }
         });
         drawn.into_iter().map(|token| token.into_inner().unwrap_or(Err(NotFinite))).collect()
+    }
+
+    /// How likely tokens were: segment, number of its logits counted from the first, token, and how many of the likeliest.
+    pub fn logprobs(&mut self, asked: &[(usize, usize, u32, usize)]) -> Vec<Result<Logprobs, NotFinite>> {
+        let found: Vec<Mutex<Result<Logprobs, NotFinite>>> = asked.iter().map(|_| Mutex::new(Err(NotFinite))).collect();
+        let (registers, rows, isa) = (self.registers, &self.logit_rows, self.isa);
+        self.pool.each(asked.len(), |_, i| {
+            let (segment, number, token, top) = asked[i];
+            if let Some(row) = rows[segment].clone().nth(number) {
+                *lock(&found[i]) = logprobs(isa, registers.logits(row), token, top);
+            }
+        });
+        found.into_iter().map(|logprobs| logprobs.into_inner().unwrap_or(Err(NotFinite))).collect()
     }
 }
 

@@ -6,7 +6,8 @@ use crate::executor::Executor;
 use crate::kernel;
 use crate::launcher::{DeviceError, Launch, Launcher};
 use cpu::{Draw, Hash};
-use exact::sample::{Sampling, sample};
+use exact::adjust::sample_under;
+use exact::sample::Sampling;
 use exact::{Isa, NotFinite};
 use std::mem::offset_of;
 use std::ops::Range;
@@ -59,16 +60,25 @@ impl<L: Launcher> Outcome<'_, L> {
 
     /// Draws tokens, each from the last logits of its segment; a segment without logits, or whose logits are not finite,
     /// gives none.
-    pub fn draw(&mut self, draws: &[Draw]) -> Result<Vec<Result<u32, NotFinite>>, DeviceError> {
+    pub fn draw(&mut self, draws: &[Draw<'_>]) -> Result<Vec<Result<u32, NotFinite>>, DeviceError> {
         match &self.logits {
             Logits::Device(rows) => {
-                let rows: Vec<Option<usize>> = draws.iter().map(|draw| rows[draw.segment].clone().last()).collect();
-                self.draw_there(draws, &rows)
+                // Under penalties and masks the host draws, from logits that are copied.
+                let plain = |draw: &Draw<'_>| draw.choice.is_nothing();
+                let row = |draw: &Draw<'_>| if plain(draw) { rows[draw.segment].clone().last() } else { None };
+                let rows: Vec<Option<usize>> = draws.iter().map(row).collect();
+                let mut drawn = self.draw_there(draws, &rows)?;
+                for (draw, drawn) in draws.iter().zip(&mut drawn).filter(|(draw, _)| !plain(draw)) {
+                    if let Some(logits) = self.logits(draw.segment)?.last() {
+                        *drawn = sample_under(Isa::best(), logits, &draw.sampling, &draw.choice, draw.position);
+                    }
+                }
+                Ok(drawn)
             }
             Logits::Host(rows) => Ok(draws
                 .iter()
                 .map(|draw| match rows[draw.segment].last() {
-                    Some(logits) => sample(Isa::best(), logits, &draw.sampling, draw.position),
+                    Some(logits) => sample_under(Isa::best(), logits, &draw.sampling, &draw.choice, draw.position),
                     None => Err(NotFinite),
                 })
                 .collect()),
@@ -77,7 +87,7 @@ impl<L: Launcher> Outcome<'_, L> {
 
     fn draw_there(
         &mut self,
-        draws: &[Draw],
+        draws: &[Draw<'_>],
         rows: &[Option<usize>],
     ) -> Result<Vec<Result<u32, NotFinite>>, DeviceError> {
         let executor = &mut *self.executor;

@@ -281,8 +281,9 @@ fn a_sequence_with_a_damaged_adapter_fails_alone() {
         }
         let mut outcome = executor.step(&segments).unwrap();
         assert_eq!(outcome.failed, if company { vec![false, false, true] } else { vec![false, false] });
-        let draws: Vec<Draw> =
-            (0..segments.len()).map(|segment| Draw { segment, sampling: Sampling::GREEDY, position: 3 }).collect();
+        let draws: Vec<Draw> = (0..segments.len())
+            .map(|segment| Draw { segment, sampling: Sampling::GREEDY, choice: Default::default(), position: 3 })
+            .collect();
         let drawn = outcome.draw(&draws).unwrap();
         assert!(drawn[..2].iter().all(Result::is_ok));
         [0, 1].map(|s| outcome.logits(s).unwrap())

@@ -5,7 +5,7 @@ mod plan;
 use crate::adapters::{AdapterHandle, Loaded, Readiness};
 use crate::config::Config;
 use crate::counters::{Counters, StepTokens};
-use crate::device::{Device, RowDraw, Stepped};
+use crate::device::{Device, Drawn, RowDraw, Stepped};
 use crate::memory::Memory;
 use crate::queue::Queue;
 use crate::request::Failure;
@@ -256,23 +256,26 @@ impl Core {
         let started = Instant::now();
         let stepped = self.device.step(&segments, &draws);
         let seconds = started.elapsed().as_secs_f64();
-        let tokens = self.apply(shares, &draws, stepped);
+        let drawn_of: Vec<usize> = draws.iter().map(|row| row.draw.segment).collect();
+        let tokens = self.apply(shares, &drawn_of, stepped);
         self.counters.add_step(tokens, seconds);
     }
 
-    fn apply(&mut self, shares: &[Share], draws: &[RowDraw], stepped: Stepped) -> StepTokens {
+    /// `drawn_of` names each draw's segment.
+    fn apply(&mut self, shares: &[Share], drawn_of: &[usize], stepped: Stepped) -> StepTokens {
         let mut total = StepTokens::default();
-        let mut drawn = draws.iter().zip(stepped.drawn).peekable();
+        let mut drawn = drawn_of.iter().zip(stepped.drawn).peekable();
         for (number, share) in shares.iter().enumerate() {
-            let mut own = Vec::new();
-            while let Some((_, token)) = drawn.next_if(|((draw, _), _)| draw.segment == number) {
+            let mut own: Vec<Result<Drawn, Failure>> = Vec::new();
+            while let Some((_, token)) = drawn.next_if(|(segment, _)| **segment == number) {
                 own.push(token);
             }
             let sequence = &mut self.running[share.sequence];
             let (known, drafted) = (sequence.known(share.tokens), sequence.drafted());
             let decoding = sequence.is_decoding();
+            let count = own.len();
             let right = if !stepped.failed[number] {
-                sequence.advance(share.tokens, &stepped.leaves[number], &own)
+                sequence.advance(share.tokens, &stepped.leaves[number], own)
             } else if sequence.forgive() {
                 Ok(0)
             } else {
@@ -282,7 +285,7 @@ impl Core {
                 sequence.fail(failure);
                 0
             });
-            self.counters.answer_tokens += (own.len().min(right + 1)) as u64;
+            self.counters.answer_tokens += (count.min(right + 1)) as u64;
             self.counters.drafts_accepted += right as u64;
             total.recomputed += known as u64;
             total.rejected += (drafted - right) as u64;
@@ -314,7 +317,7 @@ impl Core {
 }
 
 /// What is drawn: after the last pending token of a sequence, and after each of its guesses.
-fn draws(shares: &[Share], segments: &[Segment<'_>], running: &[Sequence]) -> Vec<RowDraw> {
+fn draws<'a>(shares: &[Share], segments: &[Segment<'_>], running: &'a [Sequence]) -> Vec<RowDraw<'a>> {
     let mut draws = Vec::new();
     for (number, (share, segment)) in shares.iter().zip(segments).enumerate() {
         let rows = match segment.wanted {
@@ -323,10 +326,12 @@ fn draws(shares: &[Share], segments: &[Segment<'_>], running: &[Sequence]) -> Ve
             Wanted::All => segment.tokens.len(),
         };
         let first = segment.start + segment.tokens.len() - rows;
-        let sampling = *running[share.sequence].sampling();
+        let sequence = &running[share.sequence];
         draws.extend((0..rows).map(|row| {
-            let position = (first + row + 1) as u64;
-            (Draw { segment: number, sampling, position }, row)
+            let before = first + row + 1;
+            let (sampling, choice) = (*sequence.sampling(), sequence.choice(before));
+            let draw = Draw { segment: number, sampling, choice, position: before as u64 };
+            RowDraw { draw, row, guide: sequence.guide(), top_logprobs: sequence.request().shaping.top_logprobs }
         }));
     }
     draws

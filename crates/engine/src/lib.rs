@@ -32,6 +32,7 @@ mod request;
 mod run;
 mod schedule;
 mod sequence;
+mod shaping;
 mod stop;
 mod ticket;
 
@@ -43,6 +44,7 @@ pub use adapters::{AdapterError, AdapterHandle, Adapters, Roots};
 pub use config::{Config, MemoryPlan};
 pub use counters::Counters;
 pub use request::{Completion, Effort, Event, Failure, Finish, Priority, Refusal, Request};
+pub use shaping::Shaping;
 
 use crate::adapters::Loader;
 use crate::core::Core;
@@ -50,6 +52,7 @@ use crate::device::CpuDevice;
 use crate::run::{Command, Shown, run};
 use crate::sequence::Sequence;
 use crate::ticket::Tickets;
+use grammar::Guides;
 use model::{Model, Text};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -59,12 +62,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
+/// Threads that compute masks of forms beside the engine: one for four that compute, at most these.
+const MASK_THREADS_MAX: usize = 4;
+
 /// A running engine.
 pub struct Engine {
     commands: Sender<Command>,
     shown: Arc<Mutex<Shown>>,
     tickets: Arc<Tickets>,
     adapters: Arc<Adapters>,
+    guides: Guides,
     model: Arc<Model>,
     text: Arc<Text>,
     config: Config,
@@ -90,7 +97,8 @@ impl Engine {
             .spawn(move || run(core, &inbox, &loader, &showing))?;
         let adapters = Arc::new(Adapters::new(model.clone(), config.isa, plan.adapters_bytes_max));
         let (tickets, draining) = (Arc::default(), AtomicBool::new(false));
-        Ok(Engine { commands, shown, tickets, adapters, model, text, config, draining, thread: Some(thread) })
+        let guides = Guides::start((config.threads / 4).clamp(1, MASK_THREADS_MAX))?;
+        Ok(Engine { commands, shown, tickets, adapters, guides, model, text, config, draining, thread: Some(thread) })
     }
 
     /// The model it serves.
@@ -130,9 +138,11 @@ impl Engine {
             return Err(Refusal::ShuttingDown);
         }
         let ticket = self.tickets.take(request.tenant, self.config.queue_max).ok_or(Refusal::Busy)?;
-        // At most one text a token, one more at the end, and the end itself.
-        let (events, receiver) = mpsc::channel(request.tokens_max + 3);
-        let sequence = Box::new(Sequence::new(request, &self.text, events, Some(ticket)));
+        // At most one text a token (and its likelihood), one more at the end, and the end itself.
+        let each = 1 + usize::from(request.shaping.top_logprobs.is_some());
+        let (events, receiver) = mpsc::channel(each * request.tokens_max + 3);
+        let guide = request.shaping.form.as_deref().map(|form| self.guides.guide(form));
+        let sequence = Box::new(Sequence::new(request, &self.text, guide, events, Some(ticket)));
         self.commands.send(Command::Add(sequence)).map_err(|_| Refusal::ShuttingDown)?;
         Ok(receiver)
     }
@@ -152,7 +162,7 @@ impl Engine {
         if prompt.saturating_add(answer) > context {
             return Err(Refusal::TooLong { prompt, answer, context });
         }
-        Ok(())
+        request.shaping.check(vocabulary, &request.stop_tokens)
     }
 
     /// Loads the adapter in `path` (inside an allowed folder, or `digest:HEX`) and registers it as `name`, in the place of

@@ -1,7 +1,9 @@
 //! What is asked of the engine, and what comes back.
 
 use crate::adapters::AdapterHandle;
+use crate::shaping::Shaping;
 use cpu::Hash;
+use exact::logprob::Logprobs;
 use exact::sample::Sampling;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,6 +23,8 @@ pub struct Request {
     pub stop_tokens: Vec<u32>,
     /// The answer ends before the first of these in its text.
     pub stop_strings: Vec<String>,
+    /// Penalties, biases, form and what is told about tokens.
+    pub shaping: Shaping,
     /// What the answer will probably be: it comes in fewer steps as far as that is right. Changes no bit of it.
     pub prediction: Vec<u32>,
     /// Whose request it is. Tenants share the device alike, and no pages.
@@ -41,6 +45,7 @@ impl Request {
             tokens_max,
             stop_tokens: vec![],
             stop_strings: vec![],
+            shaping: Shaping::default(),
             prediction: vec![],
             tenant: [0; 32],
             priority: Priority::Normal,
@@ -70,9 +75,11 @@ pub enum Finish {
     Length,
 }
 
-/// What the receiver of a request sees, in order: texts, then one `Done` or `Failed`.
+/// What the receiver of a request sees, in order: tokens and texts, then one `Done` or `Failed`.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// How likely a token was, if asked for; before the text that it adds.
+    Token(u32, Logprobs),
     /// More of the answer's text; never empty.
     Text(String),
     /// The answer is complete.
@@ -122,6 +129,9 @@ pub enum Failure {
     /// Its adapter cannot be loaded.
     #[error("{0}")]
     Adapter(Arc<str>),
+    /// The answer could not be held to its form.
+    #[error("{0}")]
+    Form(grammar::GrammarError),
     /// It was not complete in time.
     #[error("the answer was not complete when its time was over: ask for fewer tokens or try again later")]
     Deadline,
@@ -158,6 +168,9 @@ pub enum Refusal {
         /// Positions there are.
         context: usize,
     },
+    /// What is asked for beside the sampler's settings cannot be.
+    #[error("{0}")]
+    Shaping(&'static str),
     /// No tokens are asked for.
     #[error("at least one token must be asked for")]
     NoTokens,

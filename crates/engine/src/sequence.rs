@@ -1,12 +1,14 @@
 //! One request on its way through the engine.
 
+use crate::device::Drawn;
 use crate::draft::Drafter;
 use crate::prefix::Keys;
 use crate::request::{Completion, Effort, Event, Failure, Finish, Priority, Request};
 use crate::stop::StopStrings;
 use crate::ticket::Ticket;
 use cpu::{Hash, PAGE, Segment, Wanted};
-use exact::NotFinite;
+use exact::adjust::Choice;
+use grammar::Guide;
 use model::{Adapter, Decoder, Text};
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,6 +31,8 @@ pub(crate) struct Sequence {
     /// Of every position ever computed: a pre-empted sequence keeps them.
     leaves: Vec<Hash>,
     drafter: Option<Drafter>,
+    /// Follows the answer through its form.
+    guide: Option<Guide>,
     /// Held while it is being computed.
     adapter: Option<Arc<Adapter>>,
     arrival: u64,
@@ -46,7 +50,13 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    pub(crate) fn new(request: Request, text: &Arc<Text>, events: Sender<Event>, ticket: Option<Ticket>) -> Self {
+    pub(crate) fn new(
+        request: Request,
+        text: &Arc<Text>,
+        guide: Option<Guide>,
+        events: Sender<Event>,
+        ticket: Option<Ticket>,
+    ) -> Self {
         Sequence {
             tokens: request.prompt.clone(),
             drafted: 0,
@@ -55,7 +65,9 @@ impl Sequence {
             published: 0,
             keys: None,
             leaves: Vec::new(),
-            drafter: Some(Drafter::new(&request.prediction)),
+            // A form is followed token by token: a wrong guess could not be taken back.
+            drafter: guide.is_none().then(|| Drafter::new(&request.prediction)),
+            guide,
             adapter: None,
             arrival: 0,
             class: match request.priority {
@@ -254,6 +266,17 @@ impl Sequence {
         &self.request.sampling
     }
 
+    /// What its next token after `before` tokens, guesses among them, is drawn under, but for the mask.
+    pub(crate) fn choice(&self, before: usize) -> Choice<'_> {
+        let answer = &self.tokens[self.request.prompt.len()..before];
+        self.request.shaping.choice(&self.request.prompt, answer, &self.request.stop_tokens)
+    }
+
+    /// What gives the mask of its next token.
+    pub(crate) fn guide(&self) -> Option<&Guide> {
+        self.guide.as_ref()
+    }
+
     /// The step met a value that is not finite. If a guess may be to blame, the step counts for nothing and there are no
     /// more guesses; gives whether it was so.
     pub(crate) fn forgive(&mut self) -> bool {
@@ -270,19 +293,22 @@ impl Sequence {
         &mut self,
         count: usize,
         leaves: &[Hash],
-        drawn: &[Result<u32, NotFinite>],
+        drawn: Vec<Result<Drawn, Failure>>,
     ) -> Result<usize, Failure> {
         let guesses = self.tokens.split_off(self.tokens.len() - self.drafted);
         self.drafted = 0;
         self.take_leaves(&leaves[..count])?;
         let mut right = 0;
         let mut fresh = Vec::new();
-        for (number, token) in drawn.iter().enumerate() {
-            let token = token.map_err(|NotFinite| Failure::NotFinite)?;
+        for (number, drawn) in drawn.into_iter().enumerate() {
+            let Drawn { token, logprobs } = drawn?;
             assert!(self.computed == self.tokens.len(), "a token was drawn before its past was computed");
             self.tokens.push(token);
             fresh.push(token);
-            self.take_token(token);
+            if let Some(logprobs) = logprobs {
+                self.send(Event::Token(token, logprobs));
+            }
+            self.take_token(token)?;
             if self.finish.is_some() || guesses.get(number) != Some(&token) {
                 break;
             }
@@ -308,7 +334,7 @@ impl Sequence {
         Ok(())
     }
 
-    fn take_token(&mut self, token: u32) {
+    fn take_token(&mut self, token: u32) -> Result<(), Failure> {
         if self.request.stop_tokens.contains(&token) {
             self.finish = Some(Finish::Stop);
         } else {
@@ -316,10 +342,13 @@ impl Sequence {
             self.send_text(passed.text);
             if passed.stopped {
                 self.finish = Some(Finish::Stop);
-                return;
+                return Ok(());
             }
-            if self.answer().len() == self.request.tokens_max {
-                self.finish = Some(Finish::Length);
+            match self.guide.as_ref().map(|guide| guide.accept(token)).transpose().map_err(Failure::Form)? {
+                // Nothing can follow: the form's end needs no token of its own.
+                Some(true) => self.finish = Some(Finish::Stop),
+                _ if self.answer().len() == self.request.tokens_max => self.finish = Some(Finish::Length),
+                _ => {}
             }
         }
         if self.finish.is_some() {
@@ -328,6 +357,7 @@ impl Sequence {
             let rest = self.stops.finish();
             self.send_text(rest);
         }
+        Ok(())
     }
 
     /// Whether it is to be retired.

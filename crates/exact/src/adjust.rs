@@ -103,6 +103,11 @@ pub struct Choice<'a> {
 }
 
 impl Choice<'_> {
+    /// Whether the draw is the sampler's alone.
+    pub fn is_nothing(&self) -> bool {
+        self.adjust.is_none_or(Adjust::is_nothing) && self.allowed.is_none() && self.banned.is_empty()
+    }
+
     fn mask(&self, vocabulary: usize) -> Option<Mask> {
         if self.banned.is_empty() {
             return self.allowed.cloned();

@@ -27,7 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = engine::Config::for_memory(&model.shape, 1 << 30, threads, Isa::best());
     let engine = Arc::new(Engine::start(model, text, config)?);
     let limits = Limits::default();
-    let server = Server::new(engine, Config { folder: folder.into(), base: "demo".into(), adapters, limits })?;
+    let server = Server::new(
+        engine,
+        Config { folder: folder.into(), base: "demo".into(), adapters, keys: gateway::Keys::default(), limits },
+    )?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;

@@ -1,10 +1,15 @@
-//! One answer as it comes: pieces of text, then the end with its receipt.
+//! One answer as it comes: pieces of it, then the end with its receipt.
 
 use crate::app::App;
+use crate::calls::Said;
 use crate::draft::{Draft, Question};
 use crate::error::ApiError;
+use crate::hex;
+use crate::keys::Caller;
+use crate::likelihood::Likelihood;
 use crate::ticket::Ticket;
 use engine::{Completion, Event, Finish};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -16,24 +21,47 @@ pub(crate) struct Answer {
     events: mpsc::Receiver<Event>,
     /// Taken when the answer is complete.
     question: Option<Question>,
+    /// Pieces that are ready.
+    ready: VecDeque<Piece>,
+    /// What the engine said at the end.
+    completion: Option<Completion>,
+    caller: Caller,
+    started: Instant,
+    /// When the last event came.
+    latest: Option<Instant>,
     deadline: Instant,
 }
 
 /// What comes next of an answer.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Piece {
-    /// More text.
-    Text(String),
+    /// More of it.
+    Said(Said),
+    /// How likely a token was; before what it says.
+    Token(Likelihood),
     /// Nothing yet.
     Quiet,
     /// The answer is complete, and its receipt durable.
     End(End),
 }
 
+/// All of an answer.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Whole {
+    pub(crate) text: String,
+    /// Names and arguments.
+    pub(crate) calls: Vec<(String, String)>,
+    /// Of every token, if asked for.
+    pub(crate) likelihoods: Option<Vec<Likelihood>>,
+    pub(crate) end: End,
+}
+
 /// How an answer ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct End {
     pub(crate) finish: Finish,
+    /// Whether it calls tools.
+    pub(crate) called: bool,
     pub(crate) usage: Usage,
     pub(crate) ticket: Ticket,
 }
@@ -66,27 +94,83 @@ impl Answer {
         app: &Arc<App>,
         mut question: Question,
         param: &str,
+        caller: Caller,
+        started: Instant,
         deadline: Instant,
     ) -> Result<Answer, ApiError> {
         if !question.admit(&app.base, |nonce| app.recorder.take(nonce)) {
             return Err(ApiError::busy());
         }
         let events = app.submit(&question, param)?;
-        Ok(Answer { app: app.clone(), events, question: Some(question), deadline })
+        Ok(Answer {
+            app: app.clone(),
+            events,
+            question: Some(question),
+            ready: VecDeque::new(),
+            completion: None,
+            caller,
+            started,
+            latest: None,
+            deadline,
+        })
     }
 
     /// What comes next, or [`Piece::Quiet`] if nothing does for as long as `patience`. After the end or an error nothing
     /// may be asked for.
     pub(crate) async fn next(&mut self, patience: Duration) -> Result<Piece, ApiError> {
         let quiet_at = Instant::now() + patience;
-        match timeout_at(quiet_at.min(self.deadline), self.events.recv()).await {
-            Err(_) if quiet_at < self.deadline => Ok(Piece::Quiet),
-            Err(_) => Err(self.too_late()),
-            Ok(Some(Event::Text(_))) if Instant::now() > self.deadline => Err(self.too_late()),
-            Ok(Some(Event::Text(text))) => Ok(Piece::Text(text)),
-            Ok(Some(Event::Done(completion))) => self.end(completion).await.map(Piece::End),
-            Ok(Some(Event::Failed(failure))) => Err(ApiError::failed(failure)),
-            Ok(None) => Err(ApiError::server("the engine has stopped; the server must be restarted")),
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Ok(piece);
+            }
+            if let Some(completion) = self.completion.take() {
+                return self.end(completion).await.map(Piece::End);
+            }
+            let event = match timeout_at(quiet_at.min(self.deadline), self.events.recv()).await {
+                Err(_) if quiet_at < self.deadline => return Ok(Piece::Quiet),
+                Err(_) => return Err(self.too_late()),
+                Ok(None) => return Err(ApiError::server("the engine has stopped; the server must be restarted")),
+                Ok(Some(event)) => event,
+            };
+            let ended = !matches!(event, Event::Text(_) | Event::Token(..));
+            if !ended && Instant::now() > self.deadline {
+                return Err(self.too_late());
+            }
+            self.take(event)?;
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), ApiError> {
+        let calls = self.question.as_mut().and_then(|question| question.calls.as_mut());
+        let said = match event {
+            Event::Token(token, logprobs) => {
+                let likelihood = Likelihood::new(self.app.engine.text(), token, &logprobs);
+                self.ready.push_back(Piece::Token(likelihood));
+                return Ok(());
+            }
+            Event::Text(text) => {
+                let said = match calls {
+                    Some(calls) => calls.push(&text),
+                    None => vec![Said::Text(text)],
+                };
+                self.clock();
+                said
+            }
+            Event::Done(completion) => {
+                self.completion = Some(completion);
+                calls.map(|calls| calls.finish()).unwrap_or_default()
+            }
+            Event::Failed(failure) => return Err(ApiError::failed(&failure)),
+        };
+        self.ready.extend(said.into_iter().map(Piece::Said));
+        Ok(())
+    }
+
+    fn clock(&mut self) {
+        let now = Instant::now();
+        match self.latest.replace(now) {
+            None => self.app.metrics.first(now - self.started),
+            Some(latest) => self.app.metrics.further(now - latest),
         }
     }
 
@@ -97,13 +181,21 @@ impl Answer {
     }
 
     /// All of it.
-    pub(crate) async fn whole(mut self) -> Result<(String, End), ApiError> {
-        let mut text = String::new();
+    pub(crate) async fn whole(mut self) -> Result<Whole, ApiError> {
+        let told = self.question.as_ref().is_some_and(|question| question.request.shaping.top_logprobs.is_some());
+        let (mut text, mut calls, mut likelihoods) = (String::new(), Vec::<(String, String)>::new(), vec![]);
         loop {
             match self.next(Duration::from_secs(3600)).await? {
-                Piece::Text(more) => text.push_str(&more),
+                Piece::Said(Said::Text(more)) => text.push_str(&more),
+                Piece::Said(Said::Call(_, name)) => calls.push((name, String::new())),
+                Piece::Said(Said::Arguments(number, more)) => {
+                    if let Some((_, arguments)) = calls.get_mut(number) {
+                        arguments.push_str(&more);
+                    }
+                }
+                Piece::Token(likelihood) => likelihoods.push(likelihood),
                 Piece::Quiet => {}
-                Piece::End(end) => return Ok((text, end)),
+                Piece::End(end) => return Ok(Whole { text, calls, likelihoods: told.then_some(likelihoods), end }),
             }
         }
     }
@@ -112,14 +204,16 @@ impl Answer {
         let Some(question) = self.question.take() else { return Err(ApiError::server("the answer ended twice")) };
         let finish = completion.finish;
         let (request, effort) = (&question.request, completion.effort);
+        let (prompt, answer) = (request.prompt.len(), completion.tokens.len());
         let predicted = |count| if request.prediction.is_empty() { 0 } else { count };
         let usage = Usage {
-            prompt: request.prompt.len(),
-            completion: completion.tokens.len(),
-            cached: effort.cached_tokens,
+            prompt: if question.counted { prompt } else { 0 },
+            completion: answer,
+            cached: if question.counted { effort.cached_tokens } else { 0 },
             accepted: predicted(effort.drafts_accepted),
             rejected: predicted(effort.drafts_rejected),
         };
+        let called = question.calls.as_ref().is_some_and(|calls| calls.any());
         let base = self.app.base.clone();
         let draft = tokio::task::spawn_blocking(move || Draft::new(&base, question, completion)).await;
         let draft = draft.map_err(|error| ApiError::server(format!("the receipt could not be made: {error}")))?;
@@ -129,10 +223,24 @@ impl Answer {
         let kept = timeout_at(late, self.app.recorder.record(draft)).await.map_err(|_| self.too_late())?;
         let ticket =
             kept.map_err(|error| ApiError { code: Some("receipt_failed"), ..ApiError::server(error.to_string()) })?;
-        Ok(End { finish, usage, ticket })
+        let took = self.started.elapsed();
+        self.app.metrics.complete(finish, prompt, answer, took);
+        let (finished, seconds) = (if finish == Finish::Stop { "stop" } else { "length" }, took.as_secs_f64());
+        let key = self.caller.0.as_deref();
+        let receipt = hex::encode(&ticket.name);
+        tracing::info!(prompt_tokens = prompt, answer_tokens = answer, finished, seconds, receipt, key, "answered");
+        Ok(End { finish, called, usage, ticket })
     }
 
     fn too_late(&self) -> ApiError {
         ApiError::deadline(self.app.limits.answer_deadline.as_secs())
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if self.question.is_some() {
+            self.app.metrics.aborted();
+        }
     }
 }

@@ -3,10 +3,13 @@
 use crate::draft::{Base, Question};
 use crate::error::ApiError;
 use crate::hex;
+use crate::keys::Keys;
+use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::server::Limits;
 use engine::{AdapterHandle, Engine, Event};
-use std::sync::Arc;
+use grammar::{Grammar, GrammarError, Source, Vocabulary};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
@@ -21,10 +24,16 @@ pub(crate) struct App {
     pub(crate) base: Base,
     pub(crate) recorder: Recorder,
     pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    pub(crate) keys: Keys,
     /// When the server started.
     pub(crate) created_seconds: u64,
     /// One permit for each prompt being turned into tokens.
     pub(crate) tokenising: Arc<Semaphore>,
+    /// One permit for each request with a form being compiled: apart, so that no form keeps a plain prompt waiting.
+    pub(crate) forming: Arc<Semaphore>,
+    /// The tokenizer's tokens as forms need them; made when the first form is asked for.
+    pub(crate) vocabulary: OnceLock<Result<Arc<Vocabulary>, GrammarError>>,
     /// One permit for each KiB of bodies in memory.
     pub(crate) bodies: Arc<Semaphore>,
     /// One permit for an adapter being loaded on a client's behalf.
@@ -61,6 +70,16 @@ impl App {
         });
         let identified = identified.await.map_err(|error| ApiError::server(format!("loading broke off: {error}")))?;
         identified.map_err(|error| ApiError { code: Some("adapter_failed"), ..ApiError::server(error.to_string()) })
+    }
+
+    /// Compiles what an answer is to be held to; `param` is where it came from. Takes long for large ones.
+    pub(crate) fn compile(&self, source: &Source, param: &str) -> Result<Arc<Grammar>, ApiError> {
+        let vocabulary = self.vocabulary.get_or_init(|| Vocabulary::new(self.engine.text()));
+        let vocabulary = vocabulary.as_ref().map_err(|error| ApiError::unsupported(param, &error.to_string()))?;
+        vocabulary.compile(source).map_err(|error| {
+            let message = format!("'{param}' cannot be kept to: {error}");
+            ApiError { code: Some("invalid_form"), ..ApiError::invalid(param, message) }
+        })
     }
 
     fn no_such_model(&self, name: &str) -> ApiError {

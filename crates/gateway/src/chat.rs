@@ -2,10 +2,14 @@
 
 use crate::error::ApiError;
 use crate::fields::{Fields, wrong_type};
+use crate::format;
 use crate::parameters::Parameters;
+use crate::shaping;
+use crate::tools::Tools;
 use crate::unsupported;
+use grammar::Source;
 use model::Message;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A conversation to continue.
 pub(crate) struct ChatRequest {
@@ -13,6 +17,10 @@ pub(crate) struct ChatRequest {
     pub(crate) messages: Vec<Message>,
     /// What the client thinks the answer will be; empty if it did not say.
     pub(crate) prediction: String,
+    pub(crate) tools: Option<Tools>,
+    pub(crate) form: Option<Source>,
+    /// Whether tokens are told with their likelihood, and how many of the likeliest.
+    pub(crate) top_logprobs: Option<usize>,
 }
 
 impl ChatRequest {
@@ -21,6 +29,9 @@ impl ChatRequest {
         let mut fields = Fields::parse(body)?;
         let parameters = Parameters::read(&mut fields, seed)?;
         let prediction = fields.take("prediction").map(read_prediction).transpose()?.unwrap_or_default();
+        let tools = Tools::read(&mut fields)?;
+        let form = format::read(&mut fields)?;
+        let top_logprobs = shaping::read_chat_logprobs(&mut fields)?;
         unsupported::of_chat(&mut fields)?;
         let messages = fields.take("messages");
         let messages = match fields.required("messages", messages)? {
@@ -32,7 +43,8 @@ impl ChatRequest {
             return Err(ApiError::invalid("messages", "'messages' is empty: send at least one message"));
         }
         let messages = messages.into_iter().enumerate().map(|(number, message)| read_message(message, number));
-        Ok(ChatRequest { parameters, messages: messages.collect::<Result<_, _>>()?, prediction })
+        let messages = messages.collect::<Result<_, _>>()?;
+        Ok(ChatRequest { parameters, messages, prediction, tools, form, top_logprobs })
     }
 }
 
@@ -50,19 +62,49 @@ fn read_message(message: Value, number: usize) -> Result<Message, ApiError> {
             return Err(ApiError::invalid(path, message));
         }
     };
-    for name in ["tool_calls", "function_call", "audio"] {
-        if fields.take(name).is_some_and(|value| value.as_array().is_none_or(|calls| !calls.is_empty())) {
+    for name in ["function_call", "audio"] {
+        if fields.take(name).is_some() {
             return Err(ApiError::unsupported(fields.path(name), "send what was said as text in 'content'"));
         }
     }
     // Part of what this server answers, and so of what clients send back; no chat template sees them.
-    for name in ["refusal", "annotations", "name", "tool_call_id"] {
+    for name in ["refusal", "annotations"] {
         fields.take(name);
     }
-    let content = fields.take("content");
-    let content = read_content(fields.required("content", content)?, &fields.path("content"))?;
+    let tool_calls = match fields.take("tool_calls") {
+        None => vec![],
+        Some(Value::Array(calls)) => {
+            let path = fields.path("tool_calls");
+            let calls =
+                calls.into_iter().enumerate().map(|(number, call)| read_call(call, format!("{path}[{number}]")));
+            calls.collect::<Result<_, _>>()?
+        }
+        Some(other) => return Err(wrong_type(&fields.path("tool_calls"), "an array of calls", &other)),
+    };
+    let (tool_call_id, name) = (fields.string("tool_call_id")?, fields.string("name")?);
+    let content = match fields.take("content") {
+        None if !tool_calls.is_empty() => String::new(),
+        content => read_content(fields.required("content", content)?, &fields.path("content"))?,
+    };
     fields.finish()?;
-    Ok(Message::new(role, content))
+    Ok(Message { tool_calls, tool_call_id, name, ..Message::new(role, content) })
+}
+
+/// A call the assistant made. Chat templates want its arguments as an object.
+fn read_call(call: Value, path: String) -> Result<Value, ApiError> {
+    let mut fields = Fields::of(call, path)?;
+    let id = fields.string("id")?;
+    fields.string("type")?;
+    fields.take("index");
+    let function = fields.take("function");
+    let mut inner = Fields::of(fields.required("function", function)?, fields.path("function"))?;
+    fields.finish()?;
+    let name = inner.string("name")?;
+    let name = inner.required("name", name)?;
+    let arguments = inner.string("arguments")?.unwrap_or_default();
+    inner.finish()?;
+    let arguments: Value = serde_json::from_str(&arguments).unwrap_or(Value::String(arguments));
+    Ok(json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}))
 }
 
 /// `{"type": "content", "content": …}`; parts follow each other as they are.
@@ -129,8 +171,16 @@ mod tests {
                 {"role": "user", "name": "ada", "content": [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]},
                 {"role": "assistant", "content": "d", "refusal": null, "tool_calls": null, "annotations": []}]"#,
         );
-        let want = [Message::new("system", "a"), Message::new("user", "b\nc"), Message::new("assistant", "d")];
-        assert_eq!(got.unwrap(), want);
+        let user = Message { name: Some("ada".into()), ..Message::new("user", "b\nc") };
+        assert_eq!(got.unwrap(), [Message::new("system", "a"), user, Message::new("assistant", "d")]);
+        let got = messages(
+            r#"[{"role": "assistant", "content": null, "tool_calls": [{"id": "c1", "type": "function",
+                "function": {"name": "f", "arguments": "{\"b\": 1, \"a\": 2}"}}]},
+                {"role": "tool", "tool_call_id": "c1", "content": "x"}]"#,
+        );
+        let got = got.unwrap();
+        assert_eq!(got[0].tool_calls[0]["function"]["arguments"].to_string(), r#"{"b":1,"a":2}"#);
+        assert_eq!((got[0].content.as_str(), got[1].tool_call_id.as_deref()), ("", Some("c1")));
     }
 
     #[test]
@@ -167,7 +217,8 @@ mod tests {
             (r#"[{"role": "user"}]"#, "messages[0].content"),
             (r#"[{"role": "user", "content": 3}]"#, "messages[0].content"),
             (r#"[{"role": "user", "content": "a", "mood": "good"}]"#, "messages[0].mood"),
-            (r#"[{"role": "assistant", "content": "a", "tool_calls": [{}]}]"#, "messages[0].tool_calls"),
+            (r#"[{"role": "assistant", "content": "a", "tool_calls": [{}]}]"#, "messages[0].tool_calls[0].function"),
+            (r#"[{"role": "assistant", "content": "a", "function_call": {}}]"#, "messages[0].function_call"),
             (
                 r#"[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]"#,
                 "messages[0].content[0]",
@@ -188,12 +239,10 @@ mod tests {
             "response_format": {"type": "text"}, "tool_choice": "none", "user": "u", "store": null"#;
         assert_eq!(read(harmless), Ok(()));
         for (name, value) in [
-            ("n", "2"),
-            ("logprobs", "true"),
-            ("tools", r#"[{"type": "function"}]"#),
-            ("logit_bias", r#"{"5": 1}"#),
-            ("presence_penalty", "0.1"),
-            ("response_format", r#"{"type": "json_object"}"#),
+            ("functions", r#"[{"name": "f"}]"#),
+            ("modalities", r#"["audio"]"#),
+            ("service_tier", "\"flex\""),
+            ("store", "true"),
         ] {
             let error = read(&format!(r#""{name}": {value}"#)).unwrap_err();
             assert_eq!((error.param.as_deref(), error.code), (Some(name), Some("unsupported_parameter")));

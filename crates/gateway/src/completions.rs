@@ -2,8 +2,11 @@
 
 use crate::error::ApiError;
 use crate::fields::{Fields, wrong_type};
+use crate::format;
 use crate::parameters::Parameters;
+use crate::shaping;
 use crate::unsupported;
+use grammar::Source;
 use serde_json::Value;
 
 /// Prompts of one request, each of which becomes a choice.
@@ -13,6 +16,9 @@ const PROMPTS_MAX: usize = 128;
 pub(crate) struct CompletionRequest {
     pub(crate) parameters: Parameters,
     pub(crate) prompts: Vec<Prompt>,
+    pub(crate) form: Option<Source>,
+    /// Whether tokens are told with their likelihood, and how many of the likeliest.
+    pub(crate) top_logprobs: Option<usize>,
 }
 
 /// One text to continue.
@@ -27,11 +33,19 @@ impl CompletionRequest {
     pub(crate) fn read(body: &[u8], seed: u64) -> Result<CompletionRequest, ApiError> {
         let mut fields = Fields::parse(body)?;
         let parameters = Parameters::read(&mut fields, seed)?;
+        let form = format::read(&mut fields)?;
+        let top_logprobs = shaping::read_completion_logprobs(&mut fields)?;
+        // One of the answers that are all told: what OpenAI does where both numbers are the same.
+        if let Some(best_of) = fields.integer("best_of", 1..=128)?
+            && best_of != parameters.n as u64
+        {
+            return Err(ApiError::unsupported("best_of", "it must be the same as 'n'"));
+        }
         unsupported::of_completions(&mut fields)?;
         let prompt = fields.take("prompt");
         let prompts = read_prompts(fields.required("prompt", prompt)?)?;
         fields.finish()?;
-        Ok(CompletionRequest { parameters, prompts })
+        Ok(CompletionRequest { parameters, prompts, form, top_logprobs })
     }
 }
 

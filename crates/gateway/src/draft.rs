@@ -1,9 +1,10 @@
 //! A receipt as far as it is decided before its place in the node's chain.
 
+use crate::calls::Calls;
 use crate::numbers::Taken;
 use engine::{Completion, Finish, Request};
 use model::{Model, Origin, Text};
-use receipt::{Activations, Bundle, Claims, Hash, Nonce, Opening, Salts, Settings, SigningKey};
+use receipt::{Activations, Bundle, Claims, Form, Hash, Nonce, Opening, Salts, Settings, Shaping, SigningKey};
 
 /// What every receipt of a server says.
 #[derive(Clone, Debug)]
@@ -33,6 +34,22 @@ impl Base {
     }
 }
 
+fn shaping(asked: &engine::Shaping) -> Shaping {
+    let form = asked.form.as_ref().map(|form| Form {
+        engine: grammar::ENGINE.to_owned(),
+        kind: form.source().kind.name().to_owned(),
+        source: form.source().text.clone(),
+    });
+    Shaping {
+        repetition: asked.adjust.repetition,
+        frequency: asked.adjust.frequency,
+        presence: asked.adjust.presence,
+        bias: asked.adjust.bias.clone(),
+        tokens_min: asked.tokens_min as u64,
+        form,
+    }
+}
+
 /// What was asked: the engine's request and how it came about.
 pub(crate) struct Question {
     pub(crate) request: Request,
@@ -43,6 +60,10 @@ pub(crate) struct Question {
     pub(crate) taken: Option<Taken>,
     /// Whether the prompt is a conversation in the chat template's form.
     pub(crate) chat: bool,
+    /// Whether the usage counts its prompt: one of several answers to a prompt does.
+    pub(crate) counted: bool,
+    /// Finds calls of tools in the answer.
+    pub(crate) calls: Option<Calls>,
 }
 
 impl Question {
@@ -74,6 +95,7 @@ fn settings(request: &Request) -> Settings {
         tokens_max: request.tokens_max as u64,
         stop_tokens: request.stop_tokens.clone(),
         stop_strings: request.stop_strings.clone(),
+        shaping: shaping(&request.shaping),
     }
 }
 
@@ -159,7 +181,15 @@ impl Draft {
         let (tokens, leaves) = (vec![4], vec![[5; 32]; 3]);
         let completion =
             Completion { tokens, finish: Finish::Length, leaves, adapter: None, effort: engine::Effort::default() };
-        let question = Question { request, seed_from_client: true, nonce: Nonce::default(), taken: None, chat: false };
+        let question = Question {
+            request,
+            seed_from_client: true,
+            nonce: Nonce::default(),
+            taken: None,
+            chat: false,
+            counted: true,
+            calls: None,
+        };
         Draft::new(&base, question, completion).unwrap()
     }
 }

@@ -37,6 +37,12 @@ impl ApiError {
         ApiError { code: Some("unsupported_parameter"), ..ApiError::invalid(param, message) }
     }
 
+    /// Whoever asks may not.
+    pub(crate) fn no_key(what: &str) -> ApiError {
+        let message = format!("{what}: send the header 'Authorization: Bearer KEY' with a key of this server.");
+        ApiError { code: Some("invalid_api_key"), ..ApiError::new(StatusCode::UNAUTHORIZED, message) }
+    }
+
     /// There is no such thing.
     pub(crate) fn not_found(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::NOT_FOUND, message)
@@ -111,13 +117,18 @@ impl ApiError {
             Refusal::Busy => ApiError::busy(),
             Refusal::ShuttingDown => ApiError::shutting_down(),
             Refusal::NoTokens => ApiError::invalid("max_tokens", refusal.to_string()),
+            Refusal::Shaping(_) => ApiError::invalid("min_tokens", refusal.to_string()),
             Refusal::EmptyPrompt | Refusal::UnknownToken(..) => ApiError::invalid(param, refusal.to_string()),
         }
     }
 
     /// Why the engine did not complete an answer.
-    pub(crate) fn failed(failure: Failure) -> ApiError {
+    pub(crate) fn failed(failure: &Failure) -> ApiError {
         match failure {
+            Failure::Form(error) => {
+                let message = format!("the answer could not be held to its form: {error}");
+                ApiError { code: Some("form_failed"), ..ApiError::unreadable(message) }
+            }
             Failure::ShuttingDown => ApiError::shutting_down(),
             Failure::Deadline => {
                 let code = Some("deadline_exceeded");
@@ -168,6 +179,9 @@ impl IntoResponse for ApiError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -11,6 +11,7 @@
 //! | `GET /v1/receipts/{id}` | the bundle of an answer: receipt, tokens, settings |
 //! | `GET /v1/log/checkpoint`, `/v1/log/tile/…` | the log of receipts, for anybody |
 //! | `POST /v1/load_lora_adapter`, `/v1/unload_lora_adapter` | adapters come and go while the server runs |
+//! | `GET /metrics` | what is measured, for Prometheus |
 //! | `GET /health` | whether the server is well, and how full |
 //! | `GET /` | this, for people |
 //!
@@ -33,18 +34,27 @@ mod adapters;
 mod answer;
 mod app;
 mod body;
+mod calls;
 mod chat;
 mod completions;
 mod connections;
+mod dialect;
 mod draft;
 mod error;
 mod fields;
 mod folder;
+mod format;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hex;
 mod identity;
+mod keys;
+mod likelihood;
 mod log;
+mod metrics;
 mod models;
 mod numbers;
+mod object;
 mod openings;
 mod order;
 mod parameters;
@@ -53,11 +63,17 @@ mod recorder;
 mod routes;
 mod server;
 mod shape;
+mod shaping;
 mod start;
 mod stream;
 mod ticket;
+mod tools;
 mod unsupported;
 
+#[cfg(test)]
+mod calls_tests;
+
 pub use connections::serve;
+pub use keys::Keys;
 pub use server::{Config, Limits, Server};
 pub use start::StartError;

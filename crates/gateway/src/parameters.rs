@@ -2,6 +2,8 @@
 
 use crate::error::ApiError;
 use crate::fields::{Fields, wrong_type};
+use crate::shaping;
+use exact::adjust::Adjust;
 use exact::sample::Sampling;
 use receipt::Nonce;
 use receipt::seed::NONCE_BYTES_MAX;
@@ -10,6 +12,8 @@ use serde_json::Value;
 /// Temperatures below this are greedy: the division by them would leave the range of floats.
 const TEMPERATURE_MIN: f64 = 0.001;
 const TEMPERATURE_MAX: f64 = 100.0;
+/// Answers to one request.
+pub(crate) const CHOICES_MAX: usize = 128;
 const STOPS_MAX: usize = 16;
 const STOP_BYTES_MAX: usize = 4096;
 
@@ -25,6 +29,13 @@ pub(crate) struct Parameters {
     /// The most tokens to generate, if the client said so.
     pub(crate) tokens_max: Option<usize>,
     pub(crate) stops: Vec<String>,
+    /// Tokens that end an answer beside the model's own.
+    pub(crate) stop_tokens: Vec<u32>,
+    /// Tokens before which nothing ends an answer but a stop string.
+    pub(crate) tokens_min: usize,
+    pub(crate) adjust: Adjust,
+    /// Answers to each prompt.
+    pub(crate) n: usize,
     /// Whether the model's own end of an answer is passed over.
     pub(crate) ignore_end: bool,
     pub(crate) stream: bool,
@@ -46,6 +57,10 @@ impl Parameters {
             nonce: read_nonce(fields, client_seed.is_some())?,
             tokens_max: read_tokens_max(fields)?,
             stops: read_stops(fields)?,
+            stop_tokens: read_stop_tokens(fields)?,
+            tokens_min: fields.integer("min_tokens", 0..=u64::from(u32::MAX))?.unwrap_or(0) as usize,
+            adjust: shaping::read_adjust(fields)?,
+            n: fields.integer("n", 1..=CHOICES_MAX as u64)?.unwrap_or(1) as usize,
             ignore_end: fields.boolean("ignore_eos")?,
             stream,
             include_usage: read_stream_options(fields, stream)?,
@@ -134,6 +149,21 @@ fn read_stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     Ok(stops)
 }
 
+/// vLLM's `stop_token_ids`.
+fn read_stop_tokens(fields: &mut Fields) -> Result<Vec<u32>, ApiError> {
+    let name = "stop_token_ids";
+    let values = match fields.take(name) {
+        None => return Ok(vec![]),
+        Some(Value::Array(values)) if values.len() <= STOPS_MAX => values,
+        Some(other) => return Err(wrong_type(name, &format!("an array of at most {STOPS_MAX} token ids"), &other)),
+    };
+    let id = |value: &Value| {
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| wrong_type(name, "token ids", value))
+    };
+    values.iter().map(id).collect()
+}
+
 fn read_stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
     let Some(value) = fields.take("stream_options") else { return Ok(false) };
     if !stream {
@@ -200,6 +230,11 @@ mod tests {
             ("stop", r#"["","","","","","","","","","","","","","","","",""]"#),
             ("nonce", "3"),
             ("nonce", r#""a nonce with a good many more than the sixty-four bytes that it may have""#),
+            ("n", "0"),
+            ("n", "129"),
+            ("min_tokens", "-1"),
+            ("stop_token_ids", "[-1]"),
+            ("stop_token_ids", "3"),
             ("stream", "1"),
             ("stream_options", "{}"),
             ("model", "3"),

@@ -165,6 +165,14 @@ fn opening_to_json(opening: &Opening) -> Value {
             "tokens_max": settings.tokens_max,
             "stop_tokens": settings.stop_tokens,
             "stop_strings": settings.stop_strings,
+            "repetition_penalty": settings.shaping.repetition,
+            "frequency_penalty": settings.shaping.frequency,
+            "presence_penalty": settings.shaping.presence,
+            "logit_bias": settings.shaping.bias,
+            "tokens_min": settings.shaping.tokens_min,
+            "form": settings.shaping.form.as_ref().map(|form| json!({
+                "engine": form.engine, "kind": form.kind, "source": form.source,
+            })),
         },
         "salts": {
             "prompt": hex::encode(&opening.salts.prompt),

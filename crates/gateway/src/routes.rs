@@ -4,14 +4,16 @@ use crate::answer::Answer;
 use crate::app::{App, now_seconds, random};
 use crate::body;
 use crate::error::ApiError;
+use crate::keys::Caller;
 use crate::order::{Endpoint, Order};
 use crate::shape::Shape;
-use crate::{adapters, hex, log, models, receipts, stream};
+use crate::{adapters, hex, log, metrics, models, receipts, stream};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
-use axum::response::Response;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -30,6 +32,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(welcome))
         .route("/health", get(health))
+        .route("/metrics", get(metrics::get))
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completions))
         .route("/v1/models", get(models::list))
@@ -41,7 +44,34 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/unload_lora_adapter", post(adapters::unload))
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
+}
+
+/// Whether a path wants a key. The log is for everybody, and receipts are opened by what their own address holds.
+fn is_closed(app: &App, path: &str) -> bool {
+    let open = ["/v1/log/", "/v1/receipts/"];
+    // Changing adapters takes a key of its own, if there is one.
+    let adapters = app.admin.is_some() && path.ends_with("load_lora_adapter");
+    path.starts_with("/v1/") && !adapters && !open.iter().any(|open| path.starts_with(open))
+}
+
+/// Asks for a key where one is needed, and counts what is refused.
+async fn guard(State(app): State<Arc<App>>, mut request: Request<Body>, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = match app.keys.caller(request.headers()) {
+        Err(error) if is_closed(&app, &path) => error.into_response(),
+        caller => {
+            request.extensions_mut().insert(caller.unwrap_or(Caller(None)));
+            next.run(request).await
+        }
+    };
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        app.metrics.error(status.as_u16());
+        tracing::info!(%method, path, status = status.as_u16(), "refused");
+    }
+    response
 }
 
 /// A response with JSON.
@@ -52,7 +82,9 @@ pub(crate) fn json_response(value: &Value) -> Response {
 }
 
 async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> Result<Response, ApiError> {
-    let deadline = Instant::now() + app.limits.answer_deadline;
+    let started = Instant::now();
+    let deadline = started + app.limits.answer_deadline;
+    let caller = request.extensions().get::<Caller>().cloned().unwrap_or(Caller(None));
     let tenant = tenant(request.headers());
     let received = body::receive(&app, request).await?;
     let order = timeout_at(deadline, read(&app, endpoint, received)).await;
@@ -75,9 +107,11 @@ async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> 
         fingerprint: app.fingerprint(),
         model: order.model,
         include_usage: order.include_usage,
+        named: order.named,
     };
     // All are queued before the first is waited for; if one is refused, the others are dropped and so cancelled.
-    let begin = |question| Answer::begin(&app, question, endpoint.prompt_parameter(), deadline);
+    let param = endpoint.prompt_parameter();
+    let begin = |question| Answer::begin(&app, question, param, caller.clone(), started, deadline);
     let answers = order.questions.into_iter().map(begin).collect::<Result<Vec<_>, _>>()?;
     let seeds = seeds_header(&answers);
     if order.stream {
@@ -90,7 +124,7 @@ async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> 
         whole.push(answer.whole().await?);
     }
     let mut response = json_response(&shape.whole(&whole));
-    let ids: Vec<String> = whole.iter().map(|(_, end)| end.ticket.id()).collect();
+    let ids: Vec<String> = whole.iter().map(|answer| answer.end.ticket.id()).collect();
     if let Ok(ids) = HeaderValue::from_str(&ids.join(", ")) {
         response.headers_mut().insert(RECEIPT_HEADER, ids);
     }
@@ -116,7 +150,11 @@ fn tenant(headers: &HeaderMap) -> [u8; 32] {
 
 /// Reads and tokenises on threads that may take long, a few at once.
 async fn read(app: &Arc<App>, endpoint: Endpoint, received: body::Received) -> Result<Order, ApiError> {
-    let permit = Arc::clone(&app.tokenising).acquire_owned().await.map_err(|_| ApiError::shutting_down())?;
+    // Forms may take long to compile. A message that mentions one waits with them, and loses nothing else.
+    let named = |name: &str| received.bytes.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+    let formed = ["\"response_format\"", "\"structured_outputs\"", "\"tools\""].into_iter().any(named);
+    let permits = if formed { &app.forming } else { &app.tokenising };
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| ApiError::shutting_down())?;
     let app = Arc::clone(app);
     let read = tokio::task::spawn_blocking(move || {
         let order = Order::read(&app, endpoint, &received.bytes);
@@ -135,6 +173,7 @@ async fn welcome(State(app): State<Arc<App>>) -> String {
          \x20 POST /v1/completions         plain text\n\
          \x20 GET  /v1/receipts/ID         the receipt of an answer and what opens it (?format=json to read it)\n\
          \x20 GET  /v1/log/checkpoint       the newest head of the log of receipts, and its tiles beside it\n\
+         \x20 GET  /metrics                what it measures, for Prometheus\n\
          \x20 GET  /health                 whether this server is well, and how full\n",
         app.base_name,
         app.engine.adapters().count(),

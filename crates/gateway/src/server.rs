@@ -4,6 +4,8 @@ use crate::app::{App, now_seconds};
 use crate::connections;
 use crate::draft::Base;
 use crate::folder::Folder;
+use crate::keys::Keys;
+use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::routes;
 use crate::start::StartError;
@@ -12,7 +14,7 @@ use model::Adapter;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -29,6 +31,8 @@ pub struct Config {
     pub base: String,
     /// Adapters that are in memory, by the names clients ask for; beside those the engine knows already.
     pub adapters: BTreeMap<String, Arc<Adapter>>,
+    /// Who may use it; without keys everybody.
+    pub keys: Keys,
     /// Bounds.
     pub limits: Limits,
 }
@@ -112,9 +116,13 @@ impl Server {
             recorder,
             created_seconds: now_seconds(),
             tokenising: Arc::new(Semaphore::new(processors.min(TOKENISING_MAX))),
+            keys: config.keys,
+            metrics: Metrics::default(),
+            vocabulary: OnceLock::new(),
             bodies: Arc::new(Semaphore::new(config.limits.bodies_kib() as usize)),
             loading: Arc::new(Semaphore::new(1)),
             admin: None,
+            forming: Arc::new(Semaphore::new((processors / 4).clamp(1, TOKENISING_MAX))),
             limits: config.limits,
         };
         Ok(Server { app: Arc::new(app) })

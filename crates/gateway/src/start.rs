@@ -54,6 +54,16 @@ pub enum StartError {
         /// The file with the receipts.
         path: PathBuf,
     },
+    /// A file of API keys cannot be used.
+    #[error("{path}, line {line}: {what}; `lockstep key NAME` makes a line")]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1; 0 is the file.
+        line: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// A model cannot be served under this name.
     #[error("{name:?} cannot name a model: {what}")]
     Name {

@@ -5,6 +5,7 @@
 
 use crate::answer::{Answer, Piece, Usage};
 use crate::error::ApiError;
+use crate::likelihood::Likelihood;
 use crate::shape::Shape;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
@@ -24,6 +25,9 @@ struct Stream {
     /// Events that are ready.
     ready: VecDeque<Bytes>,
     usage: Usage,
+    /// Tokens of the front answer that no event has told yet, and characters of it that were told.
+    tokens: Vec<Likelihood>,
+    offset: usize,
     /// Whether the last event is made.
     ended: bool,
 }
@@ -32,7 +36,7 @@ struct Stream {
 pub(crate) fn respond(shape: Shape, answers: Vec<Answer>) -> Response {
     let ready = (0..answers.len()).filter_map(|index| shape.first_chunk(index)).map(|chunk| event(&chunk)).collect();
     let answers = answers.into_iter().enumerate().collect();
-    let stream = Stream { shape, answers, ready, usage: Usage::default(), ended: false };
+    let stream = Stream { shape, answers, ready, usage: Usage::default(), tokens: vec![], offset: 0, ended: false };
     let events = futures_util::stream::unfold(stream, |mut stream| async {
         let event = stream.next().await?;
         Some((Ok::<_, Infallible>(event), stream))
@@ -58,18 +62,30 @@ impl Stream {
         if self.ended {
             return None;
         }
-        let Some((index, answer)) = self.answers.front_mut() else { return Some(self.finish()) };
-        let index = *index;
-        Some(match answer.next(SILENCE_MAX).await {
-            Ok(Piece::Text(text)) => event(&self.shape.text_chunk(index, &text)),
-            Ok(Piece::Quiet) => Bytes::from_static(b": still working\n\n"),
-            Ok(Piece::End(end)) => {
-                self.usage += end.usage;
-                self.answers.pop_front();
-                event(&self.shape.last_chunk(index, &end))
-            }
-            Err(error) => self.fail(&error),
-        })
+        loop {
+            let Some((index, answer)) = self.answers.front_mut() else { return Some(self.finish()) };
+            let index = *index;
+            return Some(match answer.next(SILENCE_MAX).await {
+                Ok(Piece::Token(likelihood)) => {
+                    self.tokens.push(likelihood);
+                    continue;
+                }
+                Ok(Piece::Said(said)) => {
+                    let tokens = std::mem::take(&mut self.tokens);
+                    event(&self.shape.said_chunk(index, &said, &tokens, &mut self.offset))
+                }
+                Ok(Piece::Quiet) => Bytes::from_static(b": still working\n\n"),
+                Ok(Piece::End(end)) => {
+                    self.usage += end.usage;
+                    self.answers.pop_front();
+                    let tokens = std::mem::take(&mut self.tokens);
+                    let chunk = self.shape.last_chunk(index, &end, &tokens, &mut self.offset);
+                    self.offset = 0;
+                    event(&chunk)
+                }
+                Err(error) => self.fail(&error),
+            });
+        }
     }
 
     fn finish(&mut self) -> Bytes {

@@ -8,20 +8,11 @@ use serde_json::Value;
 /// Values that change nothing.
 type Harmless = fn(&Value) -> bool;
 
-fn zero(value: &Value) -> bool {
-    value.as_f64() == Some(0.0)
-}
-fn one(value: &Value) -> bool {
-    value.as_f64() == Some(1.0)
-}
 fn no(value: &Value) -> bool {
     value == false
 }
 fn empty(value: &Value) -> bool {
     value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty)
-}
-fn text(value: &Value) -> bool {
-    value.as_object().is_some_and(|format| format.len() == 1) && value["type"] == "text"
 }
 fn only_text(value: &Value) -> bool {
     value.as_array().is_some_and(|kinds| kinds.len() == 1) && value[0] == "text"
@@ -38,9 +29,6 @@ fn no_text(value: &Value) -> bool {
 fn any_text(value: &Value) -> bool {
     value.is_string()
 }
-fn any_boolean(value: &Value) -> bool {
-    value.is_boolean()
-}
 fn nothing(_: &Value) -> bool {
     false
 }
@@ -49,25 +37,12 @@ fn nothing(_: &Value) -> bool {
 type Rule = (&'static str, Harmless, &'static str);
 
 /// Of both endpoints.
-const COMMON: &[Rule] = &[
-    ("n", one, "send one request for each answer"),
-    ("presence_penalty", zero, "leave it out or send 0"),
-    ("frequency_penalty", zero, "leave it out or send 0"),
-    ("repetition_penalty", one, "leave it out or send 1"),
-    ("logit_bias", empty, "leave it out"),
-    ("user", any_text, "send a string"),
-];
+const COMMON: &[Rule] = &[("user", any_text, "send a string")];
 
 /// Of chat completions only.
 const CHAT: &[Rule] = &[
-    ("logprobs", no, "leave it out or send false"),
-    ("top_logprobs", zero, "leave it out"),
-    ("tools", empty, "describe the tools in a message"),
-    ("tool_choice", no_tool, "leave it out"),
-    ("parallel_tool_calls", any_boolean, "leave it out"),
-    ("functions", empty, "describe the functions in a message"),
-    ("function_call", no_tool, "leave it out"),
-    ("response_format", text, "ask for the format in a message, or use an adapter trained for it"),
+    ("functions", empty, "send them as 'tools'"),
+    ("function_call", no_tool, "send 'tool_choice'"),
     ("modalities", only_text, "answers are text"),
     ("audio", nothing, "answers are text"),
     ("reasoning_effort", nothing, "leave it out"),
@@ -82,12 +57,7 @@ const CHAT: &[Rule] = &[
 ];
 
 /// Of text completions only.
-const COMPLETIONS: &[Rule] = &[
-    ("best_of", one, "send one request for each answer"),
-    ("echo", no, "leave it out or send false"),
-    ("logprobs", nothing, "leave it out"),
-    ("suffix", no_text, "leave it out"),
-];
+const COMPLETIONS: &[Rule] = &[("echo", no, "leave it out or send false"), ("suffix", no_text, "leave it out")];
 
 /// Takes a chat completion's unsupported parameters; refuses those that would change something.
 pub(crate) fn of_chat(fields: &mut Fields) -> Result<(), ApiError> {

@@ -78,7 +78,7 @@ fn a_chat_completion_has_openais_shape() {
     assert!(got["id"].as_str().unwrap().starts_with("chatcmpl-"));
     assert_eq!((&got["object"], &got["model"]), (&json!("chat.completion"), &json!("sql")));
     assert!(got["created"].as_u64().unwrap() > 1_700_000_000);
-    assert!(got["system_fingerprint"].as_str().unwrap().starts_with("lockstep-1-"));
+    assert!(got["system_fingerprint"].as_str().unwrap().starts_with(&format!("lockstep-{}-", exact::VERSION)));
     let choice = &got["choices"][0];
     assert_eq!((&choice["index"], &choice["finish_reason"]), (&json!(0), &json!("length")));
     assert_eq!(choice["message"]["role"], "assistant");

@@ -67,12 +67,17 @@ fn wrong_parameters_are_named() {
         ("seed", json!(1e300)),
         ("stop", json!([[]])),
         ("stream", json!("yes")),
-        ("n", json!(2)),
         ("n", json!(0)),
-        ("logprobs", json!(true)),
-        ("tools", json!([{"type": "function"}])),
-        ("response_format", json!({"type": "json_object"})),
-        ("frequency_penalty", json!(1)),
+        ("logprobs", json!(3)),
+        ("top_logprobs", json!(2)),
+        ("logit_bias", json!({"1": 200})),
+        ("logit_bias", json!({"x": 1})),
+        ("min_tokens", json!(-1)),
+        ("response_format", json!("json")),
+        ("tool_choice", json!("required")),
+        ("frequency_penalty", json!(3)),
+        ("presence_penalty", json!(-2.5)),
+        ("repetition_penalty", json!(0)),
         ("colour", json!("red")),
         ("messages", json!([])),
         ("messages", json!(null)),
@@ -235,7 +240,7 @@ fn an_adapter_that_leaves_the_range_of_numbers_is_told_as_the_servers_error() {
         low_rank.gain = 1e38;
     }
     let adapters = [("damaged".to_owned(), std::sync::Arc::new(adapter))].into();
-    let served = Served::serving(engine(|_| {}), folder.path(), Limits::default(), adapters);
+    let served = Served::serving(engine(|_| {}), folder.path(), Limits::default(), adapters, gateway::Keys::default());
     let request = ask("damaged", "Count the orders.");
     let whole = error(&served.post("/v1/chat/completions", &request), 500);
     assert_eq!(whole["type"], "server_error");

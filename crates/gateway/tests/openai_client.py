@@ -93,9 +93,14 @@ def what_is_wrong_raises_openais_errors():
     error = refused(openai.NotFoundError, param="model", code="model_not_found", model="gpt-9")
     assert ADAPTER in error.message
     refused(openai.BadRequestError, param="temperature", temperature=-1)
-    refused(openai.BadRequestError, param="n", code="unsupported_parameter", n=2)
-    refused(openai.BadRequestError, param="logprobs", code="unsupported_parameter", logprobs=True)
-    refused(openai.BadRequestError, param="response_format", response_format={"type": "json_object"})
+    refused(openai.BadRequestError, param="n", n=0)
+    refused(openai.BadRequestError, param="top_logprobs", top_logprobs=3)
+    refused(openai.BadRequestError, param="response_format.type", response_format={"type": "yaml"})
+    refused(openai.BadRequestError, param="logit_bias", logit_bias={"3": 101})
+    refused(openai.BadRequestError, param="tool_choice", tool_choice="required")
+    refused(openai.BadRequestError, param="presence_penalty", presence_penalty=3)
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "strin"}}}
+    refused(openai.BadRequestError, param="response_format", code="invalid_form", response_format=schema)
     refused(openai.BadRequestError, param="messages", messages=[])
     refused(openai.BadRequestError, param="colour", extra_body={"colour": "red"})
     refused(openai.BadRequestError, code="context_length_exceeded", max_tokens=10_000_000)
@@ -103,6 +108,75 @@ def what_is_wrong_raises_openais_errors():
     refused(openai.BadRequestError, messages=[{"role": "user", "content": [image]}])
     harmless = dict(n=1, presence_penalty=0, logit_bias={}, response_format={"type": "text"}, user="ada", store=False)
     client.chat.completions.create(model=ADAPTER, messages=QUESTION, max_tokens=2, **harmless)
+
+
+def several_answers_penalties_and_biases_work():
+    request = dict(model=ADAPTER, messages=QUESTION, seed=7, max_tokens=10)
+    answer = client.chat.completions.create(n=3, temperature=1.2, **request)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2] and len({c.receipt["id"] for c in answer.choices}) == 3
+    forced = client.chat.completions.create(logit_bias={"300": 100}, presence_penalty=-1, frequency_penalty=0.5, **request)
+    assert forced.usage.completion_tokens > 0
+    longer = client.chat.completions.create(extra_body={"min_tokens": 10, "repetition_penalty": 1.1}, **request)
+    assert longer.usage.completion_tokens == 10
+
+
+def likelihoods_are_told():
+    request = dict(model=ADAPTER, messages=QUESTION, seed=7, max_tokens=6, logprobs=True, top_logprobs=3)
+    whole = client.chat.completions.create(**request).choices[0].logprobs.content
+    assert 0 < len(whole) <= 6 and all(len(token.top_logprobs) == 3 and token.logprob <= 0 for token in whole)
+    stream = client.chat.completions.create(stream=True, **request)
+    told = [token for chunk in stream if chunk.choices[0].logprobs for token in chunk.choices[0].logprobs.content]
+    assert [(token.token, token.logprob) for token in told] == [(token.token, token.logprob) for token in whole]
+    answer = client.completions.create(model=BASE, prompt="My order", max_tokens=4, logprobs=2)
+    old, count = answer.choices[0].logprobs, answer.usage.completion_tokens
+    assert len(old.tokens) == len(old.token_logprobs) == len(old.top_logprobs) == len(old.text_offset) == count
+
+
+def answers_keep_to_a_schema():
+    schema = {
+        "type": "object", "additionalProperties": False, "required": ["kind", "orders"],
+        "properties": {
+            "kind": {"enum": ["complaint", "question"]},
+            "orders": {"type": "array", "maxItems": 2, "items": {"type": "integer", "minimum": 0, "maximum": 99999}},
+        },
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "order", "strict": True, "schema": schema}}
+    for seed in range(5):
+        answer = client.chat.completions.create(
+            model=ADAPTER, messages=QUESTION, seed=seed, temperature=1.5, max_tokens=80, response_format=form)
+        assert answer.choices[0].finish_reason == "stop"
+        value = json.loads(answer.choices[0].message.content)
+        assert value["kind"] in ("complaint", "question") and all(0 <= order <= 99999 for order in value["orders"])
+
+
+TOOLS = [{"type": "function", "function": {"name": "find_order", "description": "Looks an order up.", "parameters": {
+    "type": "object", "additionalProperties": False, "required": ["number"],
+    "properties": {"number": {"type": "integer", "minimum": 0, "maximum": 99999}}}}}]
+
+
+def tools_are_called_and_their_results_answered():
+    request = dict(model=ADAPTER, messages=QUESTION, tools=TOOLS, seed=3, max_tokens=120)
+    answer = client.chat.completions.create(tool_choice="required", parallel_tool_calls=False, **request).choices[0]
+    (call,) = answer.message.tool_calls
+    assert answer.finish_reason == "tool_calls" and call.function.name == "find_order" and call.id
+    assert 0 <= json.loads(call.function.arguments)["number"] <= 99999
+    named = {"type": "function", "function": {"name": "find_order"}}
+    with client.chat.completions.stream(tool_choice=named, **request) as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_completion().choices[0].message
+    assert json.loads(final.tool_calls[0].function.arguments)["number"] >= 0
+    more = QUESTION + [answer.message, {"role": "tool", "tool_call_id": call.id, "content": "It was sent on Monday."}]
+    for choice in ("auto", "none"):
+        reply = client.chat.completions.create(model=ADAPTER, messages=more, tools=TOOLS, tool_choice=choice, max_tokens=8)
+        assert reply.choices[0].message.role == "assistant"
+
+
+def it_tells_prometheus_what_it_measures():
+    with urllib.request.urlopen(BASE_URL.removesuffix("/v1") + "/metrics") as response:
+        text = response.read().decode()
+    for name in ("vllm:num_requests_running", "vllm:time_to_first_token_seconds_bucket", "vllm:generation_tokens_total"):
+        assert f"\n{name}{{" in text, name
 
 
 def clients_at_once_get_what_they_get_alone():
@@ -123,6 +197,11 @@ for promise in [
     completions_take_text_tokens_and_several_of_each,
     the_receipt_of_an_answer_can_be_fetched,
     what_is_wrong_raises_openais_errors,
+    several_answers_penalties_and_biases_work,
+    likelihoods_are_told,
+    answers_keep_to_a_schema,
+    tools_are_called_and_their_results_answered,
+    it_tells_prometheus_what_it_measures,
     clients_at_once_get_what_they_get_alone,
 ]:
     promise()

@@ -54,7 +54,7 @@ fn a_receipt_binds_what_was_asked_and_answered() {
     assert_eq!((claims.seed, claims.seed_from_client, claims.number, claims.previous), (11, true, 0, None));
     assert_eq!(claims.prompt_tokens, answer["usage"]["prompt_tokens"]);
     assert_eq!(claims.output_tokens, answer["usage"]["completion_tokens"]);
-    let want = demo.text.encode_chat(&[model::Message::new("user", "Where is my kettle?")]).unwrap();
+    let want = demo.text.encode_chat(&[model::Message::new("user", "Where is my kettle?")], &[]).unwrap();
     assert_eq!(opening.prompt, want);
     let settings = &opening.settings;
     assert_eq!((settings.temperature, settings.top_p, settings.top_k, settings.min_p), (0.8, 0.9, 40, 0.01));
@@ -144,6 +144,7 @@ fn a_folder_serves_one_server_and_one_key() {
             folder: folder.path().to_owned(),
             base: BASE.into(),
             adapters: BTreeMap::new(),
+            keys: gateway::Keys::default(),
             limits: Limits::default(),
         };
         Server::new(shared(), config)
@@ -164,8 +165,13 @@ fn names_that_cannot_name_a_model_are_refused() {
     let adapter = demo().adapters["sql"].clone();
     for (base, name) in [("base", "base"), ("base", ""), ("", "sql"), ("base", "a b"), ("base", "a\n")] {
         let adapters = BTreeMap::from([(name.to_owned(), adapter.clone())]);
-        let config =
-            Config { folder: folder.path().to_owned(), base: base.into(), adapters, limits: Limits::default() };
+        let config = Config {
+            folder: folder.path().to_owned(),
+            base: base.into(),
+            adapters,
+            keys: gateway::Keys::default(),
+            limits: Limits::default(),
+        };
         assert!(matches!(Server::new(shared(), config), Err(StartError::Name { .. })), "{base:?} {name:?}");
     }
 }

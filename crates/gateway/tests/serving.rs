@@ -69,7 +69,8 @@ fn adapters_come_and_go_while_answers_are_given() {
     copy(&support::folder().join("adapters/reply"), &root.path().join("b"));
     let engine = engine(|_| {});
     assert!(engine.adapters().allow(Roots::new(&[root.path().to_owned()]).unwrap()));
-    let served = Served::serving(engine, folder.path(), gateway::Limits::default(), [].into());
+    let served =
+        Served::serving(engine, folder.path(), gateway::Limits::default(), [].into(), gateway::Keys::default());
     let (load, unload) = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter");
     let question = with(ask("mine", "How many orders were placed in Graz?"), json!({"temperature": 0}));
     assert_eq!(served.post(CHAT, &question).status, 404);

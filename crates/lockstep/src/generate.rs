@@ -59,7 +59,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let prompt = if args.raw || !text.has_chat_template() {
         text.encode(&prompt, true)?
     } else {
-        text.encode_chat(&[Message::new("user", prompt)])?
+        text.encode_chat(&[Message::new("user", prompt)], &[])?
     };
     let tokens_max = args.tokens_max.min(base.model.shape.context.saturating_sub(prompt.len()).max(1));
     let positions = prompt.len() + tokens_max;
@@ -99,6 +99,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
                 );
                 return Ok(());
             }
+            Some(Event::Token(..)) => {}
             Some(Event::Failed(failure)) => return Err(failure.into()),
             None => return Err(Failure("the engine stopped before the answer was complete".to_owned())),
         }

@@ -7,8 +7,10 @@ mod device;
 mod dispute;
 mod failure;
 mod generate;
+mod key;
 mod light;
 mod log;
+mod logs;
 mod progress;
 mod remote;
 mod score;
@@ -57,6 +59,8 @@ enum Command {
     LightCheck(light::LightCheckArgs),
     /// Do to an answer what a cheating node would, to see it caught.
     Tamper(tamper::TamperArgs),
+    /// Make an API key for `lockstep up --api-keys`: prints the key once, and its line for the file.
+    Key(key::KeyArgs),
     /// Answer one prompt on the terminal.
     Generate(generate::GenerateArgs),
     /// Score a text: its mean negative log-likelihood, and a digest of every logit.
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         Command::Score(args) => score::run(&args).map(|()| true),
         Command::Bench(args) => bench::run(&args).map(|()| true),
         Command::Selftest(args) => selftest::run(&args).map(|()| true),
+        Command::Key(args) => key::run(&args).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

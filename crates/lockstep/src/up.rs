@@ -2,10 +2,12 @@
 
 use crate::demo;
 use crate::failure::{Failure, io};
+use crate::logs::{self, Form};
 use crate::source::{Base, ModelArgs, named_adapter};
 use crate::witness::Asked;
 use clap::Args;
 use engine::{AdapterHandle, Config, Engine, Roots};
+use gateway::Keys;
 use model::Origin;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -46,6 +48,15 @@ pub(crate) struct UpArgs {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDR")]
     listen: SocketAddr,
+    /// A key clients must send. Without this and --api-keys anybody is served.
+    #[arg(long, env = "LOCKSTEP_API_KEY", hide_env_values = true, value_name = "KEY")]
+    api_key: Option<String>,
+    /// A file of keys: a line for each, as `lockstep key NAME` makes them.
+    #[arg(long, value_name = "FILE")]
+    api_keys: Option<PathBuf>,
+    /// How what happens is logged, on standard error.
+    #[arg(long, value_enum, default_value = "text")]
+    log: Form,
     /// Gigabytes that keys, values and resident adapters share. Default: half of the memory that is free.
     #[arg(long, value_name = "GB")]
     memory: Option<f64>,
@@ -63,6 +74,8 @@ pub(crate) struct UpArgs {
 /// Serves until interrupted.
 pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let started = Instant::now();
+    logs::start(args.log);
+    let keys = keys(args)?;
     let base = args.model.load()?;
     let name = args.name.clone().unwrap_or_else(|| base.name.clone());
     check_reach(args)?;
@@ -78,7 +91,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let folder = args.model.data_folder()?.join("node");
     let server = gateway::Server::new(
         engine.clone(),
-        gateway::Config { folder, base: name.clone(), adapters: BTreeMap::new(), limits: limits(args) },
+        gateway::Config { folder, base: name.clone(), adapters: BTreeMap::new(), keys, limits: limits(args) },
     )
     .map_err(|error| Failure(error.to_string()))?;
     let server = match &args.admin_key {
@@ -170,6 +183,19 @@ fn adapters(args: &UpArgs, engine: &Engine) -> Result<Vec<Arc<AdapterHandle>>, F
         engine.adapters().allow(roots);
     }
     Ok(adapters)
+}
+
+fn keys(args: &UpArgs) -> Result<Keys, Failure> {
+    let mut keys = match &args.api_keys {
+        Some(path) => Keys::read(path).map_err(|error| Failure(error.to_string()))?,
+        None => Keys::default(),
+    };
+    match args.api_key.as_deref() {
+        Some("") => return Err(Failure("--api-key is empty: everybody knows that".to_owned())),
+        Some(key) => keys.add("api-key", key),
+        None => {}
+    }
+    Ok(keys)
 }
 
 fn bytes(flag: &str, gigabytes: f64) -> Result<u64, Failure> {

@@ -84,6 +84,8 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<bool, Failure> {
         bar.set_position(progress.positions as u64);
     };
     let mut config = ReplayConfig::new(model.machine.isa()?, model.machine.threads());
+    let text = base.text()?;
+    config.text = Some(&text);
     config.progress = Some(&mut show);
     let verdict = replay(&bundle, base.model.clone(), adapter, config).map_err(|error| Failure(error.to_string()))?;
     bar.finish_and_clear();

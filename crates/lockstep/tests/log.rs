@@ -37,6 +37,7 @@ fn bundle(number: u64, previous: Option<Hash>, seed: u64) -> Bundle {
         tokens_max: 1,
         stop_tokens: vec![],
         stop_strings: vec![],
+        shaping: receipt::Shaping::default(),
     };
     let salts = Salts::from_random(&[3; 64]);
     let opening = Opening { prompt: vec![1], output: vec![2], settings, salts, leaves: vec![[1; 32]], seed: None };

@@ -75,7 +75,7 @@ fn every_adapter_answers_as_in_float32() {
             for line in examples.lines() {
                 let example: serde_json::Value = serde_json::from_str(line).unwrap();
                 let content = |i: usize| example["messages"][i]["content"].as_str().unwrap().to_owned();
-                let prompt = text.encode_chat(&[Message::new("user", content(0))]).unwrap();
+                let prompt = text.encode_chat(&[Message::new("user", content(0))], &[]).unwrap();
                 let answer = text.encode(&format!("{}<|end|>", content(1)), false).unwrap();
                 sum += score(&mut executor, Some(&adapter), &[prompt.clone(), answer.clone()].concat(), prompt.len());
                 count += answer.len();
@@ -94,6 +94,7 @@ fn every_adapter_answers_as_in_float32() {
                 while let Some(event) = receiver.blocking_recv() {
                     match event {
                         Event::Text(piece) => got.push_str(&piece),
+                        Event::Token(..) => {}
                         Event::Done(_) => break,
                         Event::Failed(failure) => panic!("{failure}"),
                     }

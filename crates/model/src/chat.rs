@@ -25,12 +25,21 @@ pub struct Message {
     pub role: String,
     /// What was said.
     pub content: String,
+    /// Calls of tools the assistant made: objects of OpenAI's form, but with arguments as objects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<serde_json::Value>,
+    /// Which call this is the result of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// Who speaks, or which tool's result this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 impl Message {
     /// A message.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
-        Message { role: role.into(), content: content.into() }
+        Message { role: role.into(), content: content.into(), tool_calls: vec![], tool_call_id: None, name: None }
     }
 }
 
@@ -41,6 +50,7 @@ pub(crate) type Specials = Vec<(String, String)>;
 pub(crate) struct ChatTemplate {
     environment: Environment<'static>,
     specials: Specials,
+    source: String,
 }
 
 impl ChatTemplate {
@@ -63,16 +73,27 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, without_generation_marks(source))
             .map_err(|error| format!("the chat template cannot be read: {}", describe(&error)))?;
-        Ok(ChatTemplate { environment, specials })
+        Ok(ChatTemplate { environment, specials, source: source.to_owned() })
+    }
+
+    /// The template as the checkpoint has it.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
     }
 
     /// The text of a conversation, ending where the assistant's answer starts if `add_generation_prompt`.
-    pub(crate) fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, String> {
+    /// `messages` and `tools` are arrays.
+    pub(crate) fn render(
+        &self,
+        messages: &serde_json::Value,
+        tools: &serde_json::Value,
+        add_generation_prompt: bool,
+    ) -> Result<String, String> {
         let specials = self.specials.iter().map(|(name, token)| (name.as_str(), token.as_str()));
         let values = context! {
             messages => Value::from(Serde(messages)),
             add_generation_prompt,
-            tools => Value::from(()),
+            tools => if tools.as_array().is_none_or(Vec::is_empty) { Value::from(()) } else { Value::from(Serde(tools)) },
             documents => Value::from(()),
             ..Value::from_pairs(specials)
         };

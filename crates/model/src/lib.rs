@@ -7,6 +7,7 @@
 //! - `hub` fetches a checkpoint by name (feature `hub`, on by default).
 //! - [`digest`], [`files`](file_digest) and [`merkle`] name what decides outputs, and open it row by row.
 
+mod bytes;
 mod cache;
 mod chat;
 mod clock;
@@ -14,6 +15,7 @@ mod config;
 mod error;
 mod files;
 mod fold;
+mod guard;
 mod header;
 mod index;
 mod keys;
@@ -41,6 +43,7 @@ pub mod hub;
 pub mod merkle;
 pub mod pieces;
 
+pub use bytes::TokenBytes;
 pub use chat::Message;
 pub use config::{Architecture, Biases, Config};
 pub use error::ModelError;

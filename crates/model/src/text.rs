@@ -1,13 +1,16 @@
 //! Text and conversations become tokens, and tokens text: the checkpoint's tokenizer and chat template.
 
+use crate::bytes::{Spelling, TokenBytes};
 use crate::chat::{ChatTemplate, Message, Specials};
 use crate::digest::Transcript;
+use crate::guard::Guard;
 use crate::keys::{Keys, read_json_if_there};
 use crate::merkle::Hash;
 use crate::{Decoder, ModelError};
 use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use tokenizers::{DecoderWrapper, Tokenizer};
 
 /// The names special tokens have in tokenizer_config.json.
@@ -18,6 +21,11 @@ const SPECIALS: [&str; 7] =
 pub struct Text {
     path: PathBuf,
     tokenizer: Tokenizer,
+    /// The same, to which special tokens are text; made when it is first needed.
+    plain: OnceLock<Tokenizer>,
+    /// How special tokens are written.
+    special_names: Vec<String>,
+    spelling: Option<Spelling>,
     template: Option<ChatTemplate>,
     ends: Vec<u32>,
     falls_back_to_bytes: bool,
@@ -61,7 +69,11 @@ impl Text {
             }
             None => None,
         };
+        let added = tokenizer.get_added_tokens_decoder().into_values();
         Ok(Text {
+            plain: OnceLock::new(),
+            special_names: added.filter(|token| token.special).map(|token| token.content).collect(),
+            spelling: Spelling::of(&tokenizer),
             falls_back_to_bytes: tokenizer.get_decoder().is_some_and(falls_back_to_bytes),
             tokenizer_digest: digest.finish(),
             path,
@@ -86,19 +98,86 @@ impl Text {
     /// # Errors
     /// The checkpoint has no chat template, or the template refuses the conversation.
     pub fn render_chat(&self, messages: &[Message]) -> Result<String, ModelError> {
+        self.render(&self.values(messages)?, &Value::Null)
+    }
+
+    /// Token ids of a conversation in which `tools` (objects of OpenAI's form) can be called; the assistant's answer
+    /// comes next. Special tokens that messages or tools spell are text, those that the template writes are not.
+    ///
+    /// # Errors
+    /// As [`Text::render_chat`] and [`Text::encode`].
+    pub fn encode_chat(&self, messages: &[Message], tools: &[Value]) -> Result<Vec<u32>, ModelError> {
+        let (mut messages, mut tools) = (self.values(messages)?, Value::from(tools.to_vec()));
+        let guard = Guard::needed(&self.special_names, [&messages, &tools].into_iter());
+        let Some(guard) = guard else { return self.encode(&self.render(&messages, &tools)?, false) };
+        guard.break_in(&mut messages);
+        guard.break_in(&mut tools);
+        let rendered = self.render(&messages, &tools)?;
+        guarded(|| self.encode_guarded(&rendered, guard.mark())).map_err(|error| self.error(error))
+    }
+
+    /// Real special tokens cut the text into stretches; those that hold the mark are taken again without it.
+    fn encode_guarded(&self, rendered: &str, mark: char) -> tokenizers::Result<Vec<u32>> {
+        let plain = self.plain.get_or_init(|| {
+            let mut plain = self.tokenizer.clone();
+            plain.set_encode_special_tokens(true);
+            plain
+        });
+        let encoding = self.tokenizer.encode(rendered, false)?;
+        let (ids, offsets) = (encoding.get_ids(), encoding.get_offsets());
+        let special: Vec<bool> = ids.iter().map(|id| self.is_special(*id)).collect();
+        let (mut tokens, mut at, mut end) = (vec![], 0, 0);
+        while at < ids.len() {
+            if special[at] {
+                tokens.push(ids[at]);
+                end = offsets[at].1;
+                at += 1;
+                continue;
+            }
+            let next = (at..ids.len()).find(|i| special[*i]).unwrap_or(ids.len());
+            let stretch = rendered.get(end..offsets.get(next).map_or(rendered.len(), |offset| offset.0));
+            match stretch.filter(|stretch| stretch.contains(mark)) {
+                None => tokens.extend_from_slice(&ids[at..next]),
+                Some(stretch) => tokens.extend_from_slice(plain.encode(stretch.replace(mark, ""), false)?.get_ids()),
+            }
+            at = next;
+        }
+        Ok(tokens)
+    }
+
+    fn values(&self, messages: &[Message]) -> Result<Value, ModelError> {
+        serde_json::to_value(messages).map_err(|error| self.error(error))
+    }
+
+    fn render(&self, messages: &Value, tools: &Value) -> Result<String, ModelError> {
         let Some(template) = &self.template else {
             let what = "the checkpoint has no chat template: send plain text, or put chat_template.jinja beside it";
             return Err(ModelError::text(&self.path, what));
         };
-        template.render(messages, true).map_err(|error| self.error(error))
+        template.render(messages, tools, true).map_err(|error| self.error(error))
     }
 
-    /// Token ids of a conversation; the assistant's answer comes next.
-    ///
-    /// # Errors
-    /// As [`Text::render_chat`] and [`Text::encode`].
-    pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
-        self.encode(&self.render_chat(messages)?, false)
+    /// The chat template as the checkpoint has it.
+    pub fn template_source(&self) -> Option<&str> {
+        self.template.as_ref().map(ChatTemplate::source)
+    }
+
+    /// What a token stands for; nothing for ids without a meaning, and for all ids of a tokenizer whose tokens are not
+    /// bytes of the text.
+    pub fn token_bytes(&self, token: u32) -> Option<TokenBytes> {
+        let written = self.tokenizer.id_to_token(token)?;
+        if self.tokenizer.get_added_vocabulary().is_special_token(&written) {
+            return Some(TokenBytes::Special(written));
+        }
+        if self.tokenizer.get_added_vocabulary().get_vocab().contains_key(&written) {
+            return Some(TokenBytes::Text(written.into_bytes()));
+        }
+        Some(TokenBytes::Text(self.spelling?.bytes(&written)))
+    }
+
+    fn is_special(&self, token: u32) -> bool {
+        let special = |name: String| self.tokenizer.get_added_vocabulary().is_special_token(&name);
+        self.tokenizer.id_to_token(token).is_some_and(special)
     }
 
     /// The text of tokens; special tokens are left out if `skip_special`. Ids that mean nothing give no text.

@@ -12,11 +12,11 @@
 //! This crate knows nothing of models and devices and is small enough for a browser.
 //!
 //! ```
-//! use receipt::{Activations, Bundle, Claims, Finish, Opening, Salts, Settings, SigningKey, sign};
+//! use receipt::{Activations, Bundle, Claims, Finish, Opening, Salts, Settings, Shaping, SigningKey, sign};
 //!
 //! let settings = Settings {
 //!     temperature: 0.7, top_k: 0, top_p: 0.95, min_p: 0.0, seed: 42, tokens_max: 2,
-//!     stop_tokens: vec![2], stop_strings: vec![],
+//!     stop_tokens: vec![2], stop_strings: vec![], shaping: Shaping::default(),
 //! };
 //! let opening = Opening {
 //!     prompt: vec![1, 15043],
@@ -65,6 +65,7 @@ mod hash;
 mod monitor;
 mod opening;
 mod settings;
+mod shaping;
 mod signed;
 mod statement;
 
@@ -81,6 +82,7 @@ pub use monitor::{Fault, Monitor, OVERDUE_SECONDS};
 pub use opening::{Opening, Salts};
 pub use seed::{Aborted, Nonce, SeedOrigin, Seeds};
 pub use settings::Settings;
+pub use shaping::{Form, Shaping};
 pub use signed::{CONTENT_TYPE, RECEIPT_BYTES_MAX, Receipt, hash, id, sign};
 pub use statement::{ENTRY_BYTES_MAX, Statement};
 

@@ -3,6 +3,7 @@
 use crate::cbor::{Reader, Writer};
 use crate::error::Malformed;
 use crate::hash::token_bytes;
+use crate::shaping::Shaping;
 
 /// Settings of a request, as the sampler and the engine used them.
 #[derive(Clone, PartialEq, Debug)]
@@ -23,13 +24,15 @@ pub struct Settings {
     pub stop_tokens: Vec<u32>,
     /// The answer ends before the first of these in its text.
     pub stop_strings: Vec<String>,
+    /// Penalties, biases and form.
+    pub shaping: Shaping,
 }
 
 impl Settings {
     /// The encoding that is hashed. Numbers with a fraction are the bits of their binary64, as a number.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        writer.map(8);
+        writer.map(8 + self.shaping.entries());
         writer.uint(1).uint(self.temperature.to_bits());
         writer.uint(2).uint(self.top_k.into());
         writer.uint(3).uint(self.top_p.to_bits());
@@ -41,6 +44,7 @@ impl Settings {
         for stop in &self.stop_strings {
             writer.text(stop);
         }
+        self.shaping.write(&mut writer);
         writer.finish()
     }
 
@@ -55,6 +59,7 @@ impl Settings {
             tokens_max: fields.required(6)?.uint()?,
             stop_tokens: read_tokens(fields.required(7)?)?,
             stop_strings: read_texts(fields.required(8)?)?,
+            shaping: Shaping::read(&mut fields)?,
         };
         fields.finish()?;
         Ok(settings)

@@ -3,7 +3,7 @@
 mod support;
 
 use proptest::prelude::*;
-use receipt::{Bundle, Claims, Malformed, Mismatch, Opening, ReceiptError, Salts, Settings, sign};
+use receipt::{Bundle, Claims, Form, Malformed, Mismatch, Opening, ReceiptError, Salts, Settings, Shaping, sign};
 use support::{bundle, claims_of, key, opening};
 
 #[test]
@@ -37,7 +37,8 @@ fn each_thing_that_was_changed_after_signing_is_named() {
     assert_eq!(check(&|o| o.leaves.truncate(3)), Mismatch::Leaves { needed: 4, opened: 3 });
     let seed = opening().settings.seed;
     assert_eq!(check(&|o| o.settings.seed = 1), Mismatch::Seed { claimed: seed, opened: 1 });
-    let settings: [&dyn Fn(&mut Settings); 10] = [
+    let form = || Form { engine: "e".into(), kind: "regex".into(), source: "a*".into() };
+    let settings: [&dyn Fn(&mut Settings); 16] = [
         &|s| s.temperature = 0.8,
         &|s| s.temperature = -0.7,
         &|s| s.top_k = 41,
@@ -48,6 +49,12 @@ fn each_thing_that_was_changed_after_signing_is_named() {
         &|s| s.stop_tokens.swap(0, 1),
         &|s| s.stop_strings[0].push('\n'),
         &|s| s.stop_strings.truncate(1),
+        &|s| s.shaping.repetition = 1.1,
+        &|s| s.shaping.frequency = 0.1,
+        &|s| s.shaping.presence = 0.1,
+        &|s| s.shaping.bias = vec![(3, -1.0)],
+        &|s| s.shaping.tokens_min = 1,
+        &|s| s.shaping.form = Some(form()),
     ];
     for change in settings {
         assert_eq!(check(&|o| change(&mut o.settings)), Mismatch::Settings);
@@ -127,8 +134,24 @@ fn any_opening() -> impl Strategy<Value = Opening> {
     let tokens = |most| proptest::collection::vec(any::<u32>(), 0..most);
     let floats = any::<[u64; 3]>().prop_map(|bits| bits.map(f64::from_bits));
     let strings = proptest::collection::vec(".{0,30}", 0..4);
-    let settings = (floats, any::<u32>(), any::<u64>(), any::<u64>(), tokens(5), strings).prop_map(
-        |(floats, top_k, seed, tokens_max, stop_tokens, stop_strings)| Settings {
+    let form = proptest::option::of(any::<[bool; 3]>().prop_map(|text| {
+        let [engine, kind, source] = text.map(|long| if long { "ü".repeat(200) } else { String::new() });
+        Form { engine, kind, source }
+    }));
+    let bias = proptest::collection::btree_map(any::<u32>(), any::<u64>().prop_map(f64::from_bits), 0..3);
+    let number = || prop_oneof![Just(1.0), Just(0.0), Just(-0.0), any::<u64>().prop_map(f64::from_bits)];
+    let shaping = (number(), number(), number(), bias, 0u64..2, form).prop_map(
+        |(repetition, frequency, presence, bias, tokens_min, form)| Shaping {
+            repetition,
+            frequency,
+            presence,
+            bias: bias.into_iter().collect(),
+            tokens_min,
+            form,
+        },
+    );
+    let settings = (floats, any::<u32>(), any::<u64>(), any::<u64>(), tokens(5), strings, shaping).prop_map(
+        |(floats, top_k, seed, tokens_max, stop_tokens, stop_strings, shaping)| Settings {
             temperature: floats[0],
             top_k,
             top_p: floats[1],
@@ -137,6 +160,7 @@ fn any_opening() -> impl Strategy<Value = Opening> {
             tokens_max,
             stop_tokens,
             stop_strings,
+            shaping,
         },
     );
     (tokens(200), tokens(100), settings, any::<[[u8; 16]; 4]>(), any::<u8>()).prop_map(

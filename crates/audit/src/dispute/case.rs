@@ -1,11 +1,12 @@
 //! What a dispute is about: a receipt, the tokens behind it, and manifests of what it names.
 
 use crate::check;
+use crate::form::Form;
 use crate::trace::{Borders, Outline, Program};
 use crate::verdict::Verdict;
 use exact::sample::Sampling;
 use model::{AdapterManifest, Manifest, ManifestError};
-use receipt::{Bundle, Mismatch, Opening, Receipt, ReceiptError};
+use receipt::{Bundle, Mismatch, Opening, Receipt, ReceiptError, Shaping};
 use std::sync::Arc;
 
 /// Why there is nothing to decide: nobody is at fault by it.
@@ -79,6 +80,11 @@ impl Case {
         if check::settings(&opening.settings).is_err() {
             return Err(CaseError::Content("its settings are not valid"));
         }
+        if opening.settings.shaping != Shaping::default() {
+            return Err(CaseError::Content(
+                "it was drawn under penalties, biases, a form or a least length: replay it",
+            ));
+        }
         let outline = Arc::new(outline);
         Ok(Case { receipt_bytes: bundle.receipt.clone(), receipt, opening, tokens, base, adapter, outline })
     }
@@ -100,7 +106,7 @@ impl Case {
 
     /// What is wrong with the answer by its tokens and settings alone, if something is.
     pub fn plain_fault(&self) -> Option<Verdict> {
-        check::finish(&self.receipt.claims, &self.opening).err()
+        check::finish(&self.receipt.claims, &self.opening, None, &Form::default()).err()
     }
 
     /// The receipt's trace root, of this unsalted root.

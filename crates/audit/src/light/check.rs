@@ -1,6 +1,8 @@
 //! Checks an opening.
 
 use crate::check;
+use crate::draw::Drawing;
+use crate::form::Form;
 use crate::light::attend::lock;
 use crate::light::frame::Frame;
 use crate::light::key::Key;
@@ -14,7 +16,6 @@ use crate::trace::tree::WEIGHTS;
 use crate::verdict::{Difference, Verdict};
 use cpu::Pool;
 use exact::field::{P, Vector};
-use exact::sample::{Sampling, sample};
 use exact::{Isa, NotFinite};
 use model::{Adapter, Half, Register, widen_half};
 use receipt::{Bundle, ReceiptError};
@@ -57,10 +58,13 @@ pub fn check(
     if let Err(what) = check::names(&claims, &loaded) {
         return receipt(what.to_string());
     }
+    if bundle.opening.settings.shaping.form.is_some() {
+        return Err(LightError::Content("the answer was held to a form, which only a replay checks".to_owned()));
+    }
     check::content(&bundle.opening, frame.shape(), &frame.plan, adapter)
         .map_err(|error| LightError::Content(error.to_string()))?;
     if let Err(Verdict::Differs { position, what: Difference::Finish { fault }, .. }) =
-        check::finish(&claims, &bundle.opening)
+        check::finish(&claims, &bundle.opening, None, &Form::default())
     {
         return fails(position, LightFault::Finish { what: fault.to_string() });
     }
@@ -87,7 +91,7 @@ pub fn check(
     };
     tokens.extend(last);
     let drawing = bundle.opening.prompt.len() - 1;
-    let sampling = check::sampling(&bundle.opening.settings);
+    let drawings = Drawing::new(config.isa, &bundle.opening, Form::default());
     for first in span.clone().step_by(TILE) {
         let mut rows = vec![];
         for position in first..(first + TILE).min(span.end) {
@@ -106,7 +110,7 @@ pub fn check(
         if at < rows.len() {
             walk.head(&mut rows[at..], &products);
             let logits: Vec<&[f32]> = rows[at..].iter().map(|row| row.get(Register::Logits)).collect();
-            let drawn = draw(config.isa, &mut walk.pool, &logits, &sampling, rows[at].position + 1);
+            let drawn = draw(&drawings, &mut walk.pool, &logits, rows[at].position - drawing);
             for (row, drawn) in rows[at..].iter_mut().zip(drawn) {
                 let claimed = tokens[row.position + 1];
                 match drawn {
@@ -130,16 +134,10 @@ pub fn check(
 }
 
 /// Draws the token after each row, of which the first stands at `position`.
-fn draw(
-    isa: Isa,
-    pool: &mut Pool,
-    logits: &[&[f32]],
-    sampling: &Sampling,
-    position: usize,
-) -> Vec<Result<u32, NotFinite>> {
+fn draw(drawings: &Drawing<'_>, pool: &mut Pool, logits: &[&[f32]], first: usize) -> Vec<Result<u32, NotFinite>> {
     let drawn: Vec<Mutex<Result<u32, NotFinite>>> = logits.iter().map(|_| Mutex::new(Err(NotFinite))).collect();
     pool.each(logits.len(), |_, row| {
-        *lock(&drawn[row]) = sample(isa, logits[row], sampling, (position + row) as u64);
+        *lock(&drawn[row]) = drawings.one(logits[row], first + row);
     });
     drawn.into_iter().map(|token| token.into_inner().unwrap_or(Err(NotFinite))).collect()
 }

@@ -6,10 +6,11 @@ pub mod lattice;
 
 use audit::{AuditError, ReplayConfig, Verdict, replay};
 use cpu::{Config, Draw, Executor, PAGE, Pages, Segment, Wanted};
+use exact::adjust::{Adjust, Choice};
 use exact::sample::Sampling;
 use exact::{Activations, Isa};
 use model::{Adapter, Mlp, Model, Rotary, Shape};
-use receipt::{Bundle, Claims, Finish, Hash, Opening, Salts, Settings, SigningKey, sign};
+use receipt::{Bundle, Claims, Finish, Hash, Opening, Salts, Settings, Shaping, SigningKey, sign};
 use std::sync::Arc;
 
 pub fn shape() -> Shape {
@@ -45,6 +46,7 @@ pub fn settings() -> Settings {
         tokens_max: 70,
         stop_tokens: vec![],
         stop_strings: vec![],
+        shaping: Shaping::default(),
     }
 }
 
@@ -114,8 +116,19 @@ pub fn answer(model: &Arc<Model>, adapter: Option<&Adapter>, prompt: &[u32], set
         assert!(!outcome.failed[number]);
         leaves.append(&mut outcome.leaves[number]);
         let position = (done + count) as u64;
-        let drawn = (own.wanted == Wanted::Last)
-            .then(|| outcome.draw(&[Draw { segment: number, sampling: sampling(settings), position }])[0].unwrap());
+        let shaping = &settings.shaping;
+        let adjust = Adjust {
+            repetition: shaping.repetition,
+            frequency: shaping.frequency,
+            presence: shaping.presence,
+            bias: shaping.bias.clone(),
+        };
+        let answer = &tokens[prompt.len()..];
+        let early = (answer.len() as u64) < shaping.tokens_min;
+        let banned = if early { &settings.stop_tokens[..] } else { &[] };
+        let choice = Choice { adjust: Some(&adjust), prompt, answer, allowed: None, banned };
+        let draw = Draw { segment: number, sampling: sampling(settings), choice, position };
+        let drawn = (own.wanted == Wanted::Last).then(|| outcome.draw(&[draw])[0].unwrap());
         done += count;
         let Some(token) = drawn else { continue };
         tokens.push(token);

@@ -166,7 +166,7 @@ fn shuffled<L: Launcher>(
         let draw = |segment: usize| {
             let (s, count) = shares[segment];
             let sampling = Sampling { temperature: 0.8, top_k: 50, top_p: 0.9, min_p: 0.0, seed: 7 };
-            Draw { segment, sampling, position: (done[s] + count) as u64 }
+            Draw { segment, sampling, choice: Default::default(), position: (done[s] + count) as u64 }
         };
         let draws: Vec<Draw> = (0..shares.len()).map(draw).collect();
         let drawn = outcome.draw(&draws)?;

@@ -148,6 +148,7 @@ fn answer(engine: &Engine, name: &str) -> Result<Completion, Failure> {
             Event::Text(_) => {}
             Event::Done(completion) => return Ok(completion),
             Event::Failed(failure) => return Err(failure),
+            Event::Token(..) => {}
         }
     }
 }

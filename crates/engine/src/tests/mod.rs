@@ -122,7 +122,7 @@ impl Rig {
     pub(crate) fn submit(&mut self, request: Request) -> Receiver<Event> {
         let (events, receiver) = tokio::sync::mpsc::channel(request.tokens_max + 3);
         let ticket = self.tickets.take(request.tenant, 1 << 20);
-        self.core.add(Sequence::new(request, &text(), events, ticket));
+        self.core.add(Sequence::new(request, &text(), None, events, ticket));
         receiver
     }
 
@@ -164,6 +164,7 @@ pub(crate) fn outcome(receiver: &mut Receiver<Event>) -> Option<Result<Completio
             Ok(Event::Text(_)) => {}
             Ok(Event::Done(completion)) => return Some(Ok(completion)),
             Ok(Event::Failed(failure)) => return Some(Err(failure)),
+            Ok(Event::Token(..)) => {}
             Err(_) => return None,
         }
     }

@@ -5,7 +5,7 @@
 
 use engine::Engine;
 use exact::{Activations, Isa};
-use gateway::{Config, Limits, Server};
+use gateway::{Config, Keys, Limits, Server};
 use model::{Adapter, LoadOptions, Model, Text};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -67,7 +67,7 @@ impl Served {
     }
 
     pub fn with(engine: Arc<Engine>, folder: &Path, limits: Limits) -> Served {
-        Served::serving(engine, folder, limits, demo().adapters.clone())
+        Served::serving(engine, folder, limits, demo().adapters.clone(), Keys::default())
     }
 
     pub fn serving(
@@ -75,15 +75,16 @@ impl Served {
         folder: &Path,
         limits: Limits,
         adapters: BTreeMap<String, Arc<Adapter>>,
+        keys: Keys,
     ) -> Served {
-        let config = Config { folder: folder.to_owned(), base: BASE.into(), adapters, limits };
+        let config = Config { folder: folder.to_owned(), base: BASE.into(), adapters, keys, limits };
         Served::running(engine.clone(), Server::new(engine, config).unwrap())
     }
 
     /// One that asks for a key from whoever changes its adapters.
     pub fn keyed(engine: Arc<Engine>, folder: &Path, key: &str) -> Served {
         let (adapters, limits) = (demo().adapters.clone(), Limits::default());
-        let config = Config { folder: folder.to_owned(), base: BASE.into(), adapters, limits };
+        let config = Config { folder: folder.to_owned(), base: BASE.into(), adapters, keys: Keys::default(), limits };
         Served::running(engine.clone(), Server::new(engine, config).unwrap().with_admin_key(key))
     }
 

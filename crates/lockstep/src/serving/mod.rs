@@ -144,6 +144,7 @@ fn ask(engine: &Engine, request: Request) -> Result<Timed, Failure> {
         let now = Instant::now();
         first.get_or_insert(now - started);
         match event {
+            Event::Token(..) => {}
             Event::Text(_) => {}
             Event::Failed(failure) => return Err(failure.into()),
             Event::Done(completion) => {

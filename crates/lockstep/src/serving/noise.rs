@@ -122,6 +122,7 @@ fn listen(engine: &Engine, request: Request, over: &AtomicBool) -> Result<Vec<(I
         match event {
             engine::Event::Failed(failure) => return Err(failure.into()),
             engine::Event::Done(_) => break,
+            engine::Event::Token(..) => {}
             engine::Event::Text(_) => gaps.extend(last.replace(now).map(|last| (now, now - last))),
         }
     }

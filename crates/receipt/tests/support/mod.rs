@@ -3,8 +3,8 @@
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses a part")]
 
 use receipt::{
-    Aborted, Activations, Bundle, Claims, Finish, Hash, Nonce, Opening, Salts, SeedOrigin, Seeds, Settings, SigningKey,
-    seed, sign,
+    Aborted, Activations, Bundle, Claims, Finish, Hash, Nonce, Opening, Salts, SeedOrigin, Seeds, Settings, Shaping,
+    SigningKey, seed, sign,
 };
 
 pub fn key() -> SigningKey {
@@ -24,6 +24,7 @@ pub fn opening() -> Opening {
             tokens_max: 256,
             stop_tokens: vec![2, 128_009],
             stop_strings: vec!["\n\n".to_owned(), "fin é".to_owned()],
+            shaping: Shaping::default(),
         },
         salts: Salts::from_random(&std::array::from_fn(|i| 0x40 + i as u8)),
         leaves: (0..4u8).map(|i| [0xa0 + i; 32]).collect(),
