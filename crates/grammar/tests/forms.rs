@@ -1,6 +1,6 @@
 //! Masks lead to what was asked for, the same way each time, and never run wild.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use exact::adjust::Mask;
 use grammar::{Grammar, GrammarError, Guides, Kind, Matcher, Source, Vocabulary};
