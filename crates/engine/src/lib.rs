@@ -121,9 +121,10 @@ impl Engine {
         &self.adapters
     }
 
-    /// How full it was after its last step.
+    /// How full it was after its last step, with the requests that came since.
     pub fn load(&self) -> Load {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).load
+        let load = self.shown.lock().unwrap_or_else(PoisonError::into_inner).load;
+        Load { waiting: load.waiting.max(self.tickets.taken()), ..load }
     }
 
     /// What its time went into until its last step.

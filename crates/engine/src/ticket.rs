@@ -31,6 +31,11 @@ impl Tickets {
         tenants.insert(tenant, own + 1);
         Some(Ticket { tickets: self.clone(), tenant })
     }
+
+    /// Places taken now.
+    pub(crate) fn taken(&self) -> usize {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 impl Drop for Ticket {
