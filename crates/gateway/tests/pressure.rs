@@ -40,15 +40,20 @@ fn a_full_queue_says_so_at_once_and_when_to_come_back() {
     let served = Served::with(engine.clone(), folder.path(), Limits::default());
     let long = with(ask(BASE, "a"), json!({"max_tokens": 900, "ignore_eos": true, "stream": true})).to_string();
     let headers = [("content-type", "application/json")];
-    let mut streams = vec![];
-    let start = Instant::now();
-    // One runs, two wait; a submitted request is counted at once.
-    while engine.load().waiting < 2 {
-        assert!(start.elapsed() < Duration::from_secs(60));
+    let open = || {
         let mut stream = served.open("POST", "/v1/chat/completions", &headers, long.as_bytes());
         assert!(stream.read(&mut [0; 16]).unwrap() > 0);
-        streams.push(stream);
+        stream
+    };
+    let mut streams = vec![open()];
+    let start = Instant::now();
+    while (engine.load().running, engine.load().waiting) != (1, 0) {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(1));
     }
+    // One runs; two more wait, and are counted at once.
+    streams.extend([open(), open()]);
+    assert_eq!(engine.load().waiting, 2);
     let answer = served.post("/v1/chat/completions", &ask(BASE, "a"));
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (429, &json!("queue_full")), "{}", answer.text());
     assert!(answer.headers["retry-after"].parse::<u32>().unwrap() >= 1);
