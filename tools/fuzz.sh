@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes every reader of foreign bytes with libFuzzer, on stable Rust: the compiler's own coverage pass, no cargo-fuzz.
 #   tools/fuzz.sh [SECONDS [TARGET ...]]      seconds for each target, 5 by default; all targets by default
+#   FUZZ_SEED=N                               the same start each time; random by default
 # What is found stays in fuzz/corpus, what fails in fuzz/failures (run the target's binary on such a file to see it again).
 set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
@@ -17,7 +18,7 @@ trap 'rm -rf /dev/shm/lockstep-fuzz-*' EXIT
 for target in "${targets[@]}"; do
     mkdir -p "corpus/$target" "failures/$target"
     printf '%-12s' "$target"
-    if ! "target/x86_64-unknown-linux-gnu/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
+    if ! "target/x86_64-unknown-linux-gnu/release/$target" -max_total_time="$seconds" -seed="${FUZZ_SEED:-0}" -timeout=10 -rss_limit_mb=2048 \
         -max_len=8192 -print_final_stats=1 -artifact_prefix="failures/$target/" "corpus/$target" "seeds/$target" \
         >"failures/$target.log" 2>&1; then
         tail -n 30 "failures/$target.log"
