@@ -8,9 +8,10 @@ use crate::counters::{Counters, StepTokens};
 use crate::device::{Device, Drawn, RowDraw, Stepped};
 use crate::memory::Memory;
 use crate::queue::Queue;
-use crate::request::Failure;
+use crate::request::{Failure, Purpose};
 use crate::schedule::Share;
 use crate::sequence::Sequence;
+use crate::time::{Meter, Use, divide};
 use cpu::{Draw, Hash, PAGE, Segment, Wanted};
 use model::{Adapter, Model};
 use std::sync::Arc;
@@ -32,6 +33,9 @@ pub(crate) struct Core {
     arrivals: u64,
     steps: u64,
     counters: Counters,
+    meter: Meter,
+    /// What adapters took and gave since they were last asked after.
+    uses: Vec<(Option<Arc<AdapterHandle>>, Use)>,
 }
 
 /// How full the engine is.
@@ -68,6 +72,8 @@ impl Core {
             arrivals: 0,
             steps: 0,
             counters: Counters::default(),
+            meter: Meter::new(),
+            uses: Vec::new(),
         }
     }
 
@@ -84,8 +90,25 @@ impl Core {
         }
     }
 
-    pub(crate) fn counters(&mut self) -> &mut Counters {
-        &mut self.counters
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What adapters took and gave since this was asked last; the same one may come several times.
+    pub(crate) fn take_uses(&mut self) -> Vec<(Option<Arc<AdapterHandle>>, Use)> {
+        std::mem::take(&mut self.uses)
+    }
+
+    /// Charges the time since the last charge, in which nothing was computed.
+    pub(crate) fn pause(&mut self) {
+        let lap = self.meter.lap();
+        let (idle, loading) = (self.is_idle(), self.running.is_empty() && self.memory.tiers.ahead() > 0);
+        let time = &mut self.counters.time;
+        *(match (idle, loading) {
+            (true, _) => &mut time.idle,
+            (_, true) => &mut time.loading,
+            _ => &mut time.held,
+        }) += lap;
     }
 
     pub(crate) fn add(&mut self, mut sequence: Sequence) {
@@ -109,7 +132,7 @@ impl Core {
     /// An adapter was loaded, or could not be.
     pub(crate) fn loaded(&mut self, loaded: Loaded) {
         let Loaded { handle, result, seconds } = loaded;
-        self.counters.loading_seconds += seconds;
+        self.counters.loader_nanoseconds += (seconds * 1e9) as u64;
         let room = self.memory.adapters_bytes_max();
         let result = result.and_then(|adapter| match adapter.bytes() as u64 {
             bytes if bytes > room => Err(crate::AdapterError::TooLarge { bytes, room }.to_string().into()),
@@ -253,17 +276,31 @@ impl Core {
         let segments: Vec<Segment<'_>> =
             shares.iter().map(|share| self.running[share.sequence].segment(share.tokens)).collect();
         let draws = draws(shares, &segments, &self.running);
-        let started = Instant::now();
+        self.counters.time.held += self.meter.lap();
         let stepped = self.device.step(&segments, &draws);
-        let seconds = started.elapsed().as_secs_f64();
+        let nanoseconds = self.meter.lap();
         let drawn_of: Vec<usize> = draws.iter().map(|row| row.draw.segment).collect();
         let tokens = self.apply(shares, &drawn_of, stepped);
-        self.counters.add_step(tokens, seconds);
+        self.charge(shares, &tokens, nanoseconds);
+    }
+
+    /// Charges a step to the sequences that had a share in it.
+    fn charge(&mut self, shares: &[Share], tokens: &[StepTokens], nanoseconds: u64) {
+        self.counters.steps += 1;
+        let audit = |share: &Share| self.running[share.sequence].request().purpose == Purpose::Audit;
+        let parts: Vec<_> = tokens.iter().copied().zip(shares.iter().map(audit)).collect();
+        for ((share, tokens), time) in shares.iter().zip(tokens).zip(divide(nanoseconds, &parts)) {
+            let sequence = &self.running[share.sequence];
+            self.counters.add_tokens(tokens);
+            self.counters.time.add(&time);
+            let of = Use { time, prefill_tokens: tokens.prefill, ..Use::default() };
+            self.uses.push((sequence.request().adapter.clone(), of));
+        }
     }
 
     /// `drawn_of` names each draw's segment.
-    fn apply(&mut self, shares: &[Share], drawn_of: &[usize], stepped: Stepped) -> StepTokens {
-        let mut total = StepTokens::default();
+    fn apply(&mut self, shares: &[Share], drawn_of: &[usize], stepped: Stepped) -> Vec<StepTokens> {
+        let mut tokens = Vec::with_capacity(shares.len());
         let mut drawn = drawn_of.iter().zip(stepped.drawn).peekable();
         for (number, share) in shares.iter().enumerate() {
             let mut own: Vec<Result<Drawn, Failure>> = Vec::new();
@@ -286,14 +323,17 @@ impl Core {
                 0
             });
             self.counters.answer_tokens += (count.min(right + 1)) as u64;
-            self.counters.drafts_accepted += right as u64;
-            total.recomputed += known as u64;
-            total.rejected += (drafted - right) as u64;
-            total.decode += right as u64;
-            *(if decoding { &mut total.decode } else { &mut total.prefill }) += (share.tokens - known) as u64;
+            let fresh = (share.tokens - known) as u64;
+            tokens.push(StepTokens {
+                prefill: if decoding { 0 } else { fresh },
+                decode: if decoding { fresh } else { 0 },
+                accepted: right as u64,
+                rejected: (drafted - right) as u64,
+                recomputed: known as u64,
+            });
             self.publish(share.sequence);
         }
-        total
+        tokens
     }
 
     /// Lets others find the pages that became full.
@@ -310,7 +350,9 @@ impl Core {
     fn retire(&mut self) {
         let ended: Vec<_> = self.running.extract_if(.., |sequence| sequence.has_ended()).collect();
         for mut sequence in ended {
-            sequence.complete();
+            if let Some(of) = sequence.complete() {
+                self.uses.push((sequence.request().adapter.clone(), of));
+            }
             self.let_go(&mut sequence);
         }
     }

@@ -1,7 +1,9 @@
-//! What the device's time went into, and what it brought: plain sums since the start.
+//! What the engine did: plain sums since it started.
 
-/// Sums since the engine started. Seconds of a step are divided among its kinds by tokens.
-#[derive(Clone, Copy, Default, PartialEq, Debug)]
+use crate::time::Time;
+
+/// Sums since the engine started.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Counters {
     /// Steps computed.
     pub steps: u64,
@@ -21,43 +23,27 @@ pub struct Counters {
     pub preemptions: u64,
     /// Adapters loaded.
     pub adapters_loaded: u64,
-    /// Seconds computing prompts.
-    pub prefill_seconds: f64,
-    /// Seconds computing answers, right guesses included.
-    pub decode_seconds: f64,
-    /// Seconds computing wrong guesses.
-    pub rejected_seconds: f64,
-    /// Seconds computing again what a pre-emption had thrown away.
-    pub recompute_seconds: f64,
-    /// Seconds the loading thread worked, beside the others.
-    pub loading_seconds: f64,
-    /// Seconds between steps: choosing, drawing up, waiting for adapters.
-    pub other_seconds: f64,
-    /// Seconds without anything to do.
-    pub idle_seconds: f64,
+    /// Nanoseconds the loading thread worked, beside the device.
+    pub loader_nanoseconds: u64,
+    /// Where the device's time went.
+    pub time: Time,
 }
 
-/// Tokens of one step by kind.
+/// Tokens of one sequence in one step, by what they were computed for.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct StepTokens {
     pub(crate) prefill: u64,
     pub(crate) decode: u64,
+    pub(crate) accepted: u64,
     pub(crate) rejected: u64,
     pub(crate) recomputed: u64,
 }
 
 impl Counters {
-    /// Divides the seconds of a step among its kinds.
-    pub(crate) fn add_step(&mut self, tokens: StepTokens, seconds: f64) {
-        self.steps += 1;
-        let all = tokens.prefill + tokens.decode + tokens.rejected + tokens.recomputed;
-        let each = seconds / (all.max(1)) as f64;
-        self.prefill_seconds += each * tokens.prefill as f64;
-        self.decode_seconds += each * tokens.decode as f64;
-        self.rejected_seconds += each * tokens.rejected as f64;
-        self.recompute_seconds += each * tokens.recomputed as f64;
+    pub(crate) fn add_tokens(&mut self, tokens: &StepTokens) {
         self.prefill_tokens += tokens.prefill;
         self.recomputed_tokens += tokens.recomputed;
+        self.drafts_accepted += tokens.accepted;
         self.drafts_rejected += tokens.rejected;
     }
 }

@@ -35,6 +35,7 @@ mod sequence;
 mod shaping;
 mod stop;
 mod ticket;
+mod time;
 
 #[cfg(test)]
 mod tests;
@@ -43,8 +44,9 @@ pub use crate::core::Load;
 pub use adapters::{AdapterError, AdapterHandle, Adapters, Roots};
 pub use config::{Config, MemoryPlan};
 pub use counters::Counters;
-pub use request::{Completion, Effort, Event, Failure, Finish, Priority, Refusal, Request};
+pub use request::{Completion, Effort, Event, Failure, Finish, Priority, Purpose, Refusal, Request};
 pub use shaping::Shaping;
+pub use time::{Time, Use};
 
 use crate::adapters::Loader;
 use crate::core::Core;
@@ -130,6 +132,22 @@ impl Engine {
     /// What its time went into until its last step.
     pub fn counters(&self) -> Counters {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).counters
+    }
+
+    /// Has the time until now charged, for whoever asks for counters and uses next; takes as long as a step.
+    pub fn settle_time(&self) {
+        let (asked, answer) = channel();
+        if self.commands.send(Command::Show(asked)).is_ok() {
+            let _ = answer.recv();
+        }
+    }
+
+    /// What each adapter took and gave since the engine started, by name; the base by itself has no name. Names that were
+    /// unloaded stay.
+    pub fn uses(&self) -> Vec<(Option<String>, Use)> {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let base = (None, shown.base);
+        std::iter::once(base).chain(shown.adapters.iter().map(|(name, own)| (Some(name.clone()), *own))).collect()
     }
 
     /// Queues a request. Its events come through the receiver; dropping the receiver cancels it.

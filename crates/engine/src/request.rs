@@ -33,6 +33,8 @@ pub struct Request {
     pub priority: Priority,
     /// When nobody wants the answer any more.
     pub deadline: Option<Instant>,
+    /// What its time is charged as.
+    pub purpose: Purpose,
 }
 
 impl Request {
@@ -50,8 +52,19 @@ impl Request {
             tenant: [0; 32],
             priority: Priority::Normal,
             deadline: None,
+            purpose: Purpose::Serve,
         }
     }
+}
+
+/// What an answer is computed for.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Purpose {
+    /// Somebody wants it.
+    #[default]
+    Serve,
+    /// To see whether it is what was answered before.
+    Audit,
 }
 
 /// Classes of requests. A class goes before the next, but none waits for ever: see [`crate`].
@@ -80,8 +93,8 @@ pub enum Finish {
 pub enum Event {
     /// How likely a token was, if asked for; before the text that it adds.
     Token(u32, Logprobs),
-    /// More of the answer's text; never empty.
-    Text(String),
+    /// More of the answer's text, never empty; and how many tokens had been drawn by then.
+    Text(String, usize),
     /// The answer is complete.
     Done(Completion),
     /// The answer cannot be completed.

@@ -5,13 +5,17 @@ use crate::core::{Core, Load};
 use crate::counters::Counters;
 use crate::request::Failure;
 use crate::sequence::Sequence;
+use crate::time::Use;
 use model::Adapter;
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long to wait for a load before looking whether somebody gave up.
 const PATIENCE: Duration = Duration::from_millis(20);
+/// How often it shows itself while it has nothing to do.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
 
 /// What the thread is told.
 pub(crate) enum Command {
@@ -20,36 +24,37 @@ pub(crate) enum Command {
     Deliver(Arc<AdapterHandle>, Arc<Adapter>),
     Forget(Arc<AdapterHandle>),
     IsIdle(Sender<bool>),
+    /// Charge the time until now, and show it.
+    Show(Sender<()>),
     Stop,
 }
 
 /// What it shows of itself.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub(crate) struct Shown {
     pub(crate) load: Load,
     pub(crate) counters: Counters,
+    /// What the base took by itself.
+    pub(crate) base: Use,
+    /// What adapters took, by name.
+    pub(crate) adapters: BTreeMap<String, Use>,
 }
 
 pub(crate) fn run(mut core: Core, inbox: &Receiver<Command>, loader: &Loader, shown: &Mutex<Shown>) {
     let mut computed = false;
-    let mut since = Instant::now();
     loop {
-        let waiting = Instant::now();
-        let idle = core.is_idle();
-        let command = if idle {
-            inbox.recv().map_err(|_| TryRecvError::Disconnected)
-        } else if computed {
+        let command = if computed && !core.is_idle() {
             inbox.try_recv()
         } else {
-            inbox.recv_timeout(PATIENCE).map_err(|error| match error {
+            // Who asks what the time went into must not wait for the next request.
+            let patience = if core.is_idle() { SHOW_EVERY } else { PATIENCE };
+            let news = inbox.recv_timeout(patience).map_err(|error| match error {
                 RecvTimeoutError::Timeout => TryRecvError::Empty,
                 RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
-            })
+            });
+            core.pause();
+            news
         };
-        if idle {
-            core.counters().idle_seconds += waiting.elapsed().as_secs_f64();
-            since = Instant::now();
-        }
         match command {
             Ok(Command::Add(sequence)) => core.add(*sequence),
             Ok(Command::Loaded(loaded)) => core.loaded(loaded),
@@ -58,12 +63,18 @@ pub(crate) fn run(mut core: Core, inbox: &Receiver<Command>, loader: &Loader, sh
             Ok(Command::IsIdle(asked)) => {
                 let _ = asked.send(core.is_idle());
             }
+            Ok(Command::Show(asked)) => {
+                core.pause();
+                show(&mut core, shown);
+                let _ = asked.send(());
+            }
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                 core.fail_all(&Failure::ShuttingDown);
                 return;
             }
             Err(TryRecvError::Empty) => {
-                computed = step(&mut core, loader, &mut since);
+                computed = core.step(Instant::now());
+                core.take_jobs().into_iter().for_each(|handle| loader.push(handle));
                 show(&mut core, shown);
                 continue;
             }
@@ -74,18 +85,19 @@ pub(crate) fn run(mut core: Core, inbox: &Receiver<Command>, loader: &Loader, sh
     }
 }
 
-fn step(core: &mut Core, loader: &Loader, since: &mut Instant) -> bool {
-    let before = *core.counters();
-    let computed = core.step(Instant::now());
-    core.take_jobs().into_iter().for_each(|handle| loader.push(handle));
-    let after = core.counters();
-    let busy = |c: &Counters| c.prefill_seconds + c.decode_seconds + c.rejected_seconds + c.recompute_seconds;
-    after.other_seconds += (since.elapsed().as_secs_f64() - (busy(after) - busy(&before))).max(0.0);
-    *since = Instant::now();
-    computed
-}
-
 fn show(core: &mut Core, shown: &Mutex<Shown>) {
-    let (load, counters) = (core.load(), *core.counters());
-    *shown.lock().unwrap_or_else(PoisonError::into_inner) = Shown { load, counters };
+    let uses = core.take_uses();
+    let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+    (shown.load, shown.counters) = (core.load(), *core.counters());
+    for (adapter, more) in uses {
+        match adapter {
+            None => shown.base.add(&more),
+            Some(adapter) => match shown.adapters.get_mut(adapter.name()) {
+                Some(own) => own.add(&more),
+                None => {
+                    shown.adapters.insert(adapter.name().to_owned(), more);
+                }
+            },
+        }
+    }
 }

@@ -6,6 +6,7 @@ use crate::prefix::Keys;
 use crate::request::{Completion, Effort, Event, Failure, Finish, Priority, Request};
 use crate::stop::StopStrings;
 use crate::ticket::Ticket;
+use crate::time::Use;
 use cpu::{Hash, PAGE, Segment, Wanted};
 use exact::adjust::Choice;
 use grammar::Guide;
@@ -369,13 +370,14 @@ impl Sequence {
         &self.tokens[self.request.prompt.len()..self.tokens.len() - self.drafted]
     }
 
-    /// Tells that the answer is complete, if it is.
-    pub(crate) fn complete(&mut self) {
-        if let (Some(finish), false) = (self.finish, self.failed) {
-            let adapter = self.request.adapter.as_ref().and_then(|adapter| adapter.digest());
-            let (tokens, leaves) = (self.answer().to_vec(), std::mem::take(&mut self.leaves));
-            self.send(Event::Done(Completion { tokens, finish, leaves, adapter, effort: self.effort }));
-        }
+    /// Tells that the answer is complete, if it is. Gives what it brought beside its time.
+    pub(crate) fn complete(&mut self) -> Option<Use> {
+        let (Some(finish), false) = (self.finish, self.failed) else { return None };
+        let adapter = self.request.adapter.as_ref().and_then(|adapter| adapter.digest());
+        let (tokens, leaves) = (self.answer().to_vec(), std::mem::take(&mut self.leaves));
+        let (cached_tokens, answer_tokens) = (self.effort.cached_tokens as u64, tokens.len() as u64);
+        self.send(Event::Done(Completion { tokens, finish, leaves, adapter, effort: self.effort }));
+        Some(Use { cached_tokens, answer_tokens, answers: 1, ..Use::default() })
     }
 
     /// Tells whoever listens that there will be no answer.
@@ -386,7 +388,7 @@ impl Sequence {
 
     fn send_text(&self, text: String) {
         if !text.is_empty() {
-            self.send(Event::Text(text));
+            self.send(Event::Text(text, self.answer().len()));
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Answer {
     started: Instant,
     /// When the last event came.
     latest: Option<Instant>,
+    /// Tokens drawn for what came so far.
+    drawn: usize,
     deadline: Instant,
 }
 
@@ -111,6 +113,7 @@ impl Answer {
             caller,
             started,
             latest: None,
+            drawn: 0,
             deadline,
         })
     }
@@ -132,7 +135,7 @@ impl Answer {
                 Ok(None) => return Err(ApiError::server("the engine has stopped; the server must be restarted")),
                 Ok(Some(event)) => event,
             };
-            let ended = !matches!(event, Event::Text(_) | Event::Token(..));
+            let ended = !matches!(event, Event::Text(..) | Event::Token(..));
             if !ended && Instant::now() > self.deadline {
                 return Err(self.too_late());
             }
@@ -148,7 +151,8 @@ impl Answer {
                 self.ready.push_back(Piece::Token(likelihood));
                 return Ok(());
             }
-            Event::Text(text) => {
+            Event::Text(text, drawn) => {
+                self.drawn = drawn;
                 let said = match calls {
                     Some(calls) => calls.push(&text),
                     None => vec![Said::Text(text)],

@@ -1,5 +1,6 @@
 //! What all requests share.
 
+use crate::device_time::DeviceTime;
 use crate::draft::{Base, Question};
 use crate::error::ApiError;
 use crate::hex;
@@ -25,6 +26,7 @@ pub(crate) struct App {
     pub(crate) recorder: Recorder,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
+    pub(crate) device_time: DeviceTime,
     pub(crate) keys: Keys,
     /// When the server started.
     pub(crate) created_seconds: u64,

@@ -38,6 +38,7 @@ mod calls;
 mod chat;
 mod completions;
 mod connections;
+mod device_time;
 mod dialect;
 mod draft;
 mod error;

@@ -2,6 +2,7 @@
 
 use crate::app::{App, now_seconds};
 use crate::connections;
+use crate::device_time::{self, DeviceTime};
 use crate::draft::Base;
 use crate::folder::Folder;
 use crate::keys::Keys;
@@ -108,6 +109,7 @@ impl Server {
             engine.adapters().insert(name, adapter.clone())?;
         }
         let recorder = Recorder::start(Folder::open(&config.folder)?, config.limits.window_seconds())?;
+        let device_time = DeviceTime::open(&config.folder.join("device"), &engine)?;
         let processors = std::thread::available_parallelism().map_or(1, |processors| processors.get());
         let app = App {
             base: Base::of(engine.model(), engine.text()),
@@ -118,6 +120,7 @@ impl Server {
             tokenising: Arc::new(Semaphore::new(processors.min(TOKENISING_MAX))),
             keys: config.keys,
             metrics: Metrics::default(),
+            device_time,
             vocabulary: OnceLock::new(),
             bodies: Arc::new(Semaphore::new(config.limits.bodies_kib() as usize)),
             loading: Arc::new(Semaphore::new(1)),
@@ -151,8 +154,30 @@ impl Server {
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let router = routes::router(self.app.clone());
         let sweeping = tokio::spawn(sweep(self.app.clone()));
+        let recording = tokio::spawn(keep_records(self.app.clone()));
         connections::serve(listener, router, &self.app.limits, shutdown).await;
         sweeping.abort();
+        recording.abort();
+        record(&self.app).await;
+    }
+}
+
+/// Records the device's time, for ever.
+async fn keep_records(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(device_time::EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        record(&app).await;
+    }
+}
+
+async fn record(app: &Arc<App>) {
+    let app = app.clone();
+    let recorded = tokio::task::spawn_blocking(move || app.device_time.record(&app)).await;
+    if let Ok(Err(error)) = recorded {
+        tracing::error!("the device's time could not be recorded, and will be with the next record: {error}");
     }
 }
 

@@ -72,6 +72,9 @@ pub enum StartError {
         /// Why not.
         what: &'static str,
     },
+    /// Records of the device's time cannot be kept.
+    #[error(transparent)]
+    DeviceTime(#[from] returns::ReturnsError),
     /// An adapter cannot be served.
     #[error(transparent)]
     Adapter(#[from] engine::AdapterError),

@@ -84,7 +84,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     loop {
         match events.blocking_recv() {
-            Some(Event::Text(piece)) => {
+            Some(Event::Text(piece, _)) => {
                 first.get_or_insert_with(|| start.elapsed());
                 let _ = write!(out, "{piece}").and_then(|()| out.flush());
             }

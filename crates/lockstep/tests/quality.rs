@@ -93,7 +93,7 @@ fn every_adapter_answers_as_in_float32() {
                 let mut got = String::new();
                 while let Some(event) = receiver.blocking_recv() {
                     match event {
-                        Event::Text(piece) => got.push_str(&piece),
+                        Event::Text(piece, _) => got.push_str(&piece),
                         Event::Token(..) => {}
                         Event::Done(_) => break,
                         Event::Failed(failure) => panic!("{failure}"),

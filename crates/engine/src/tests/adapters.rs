@@ -145,7 +145,7 @@ fn answer(engine: &Engine, name: &str) -> Result<Completion, Failure> {
     let mut receiver = engine.submit(Request { adapter, ..Request::new(prompt, 8) }).unwrap();
     loop {
         match receiver.blocking_recv().unwrap() {
-            Event::Text(_) => {}
+            Event::Text(..) => {}
             Event::Done(completion) => return Ok(completion),
             Event::Failed(failure) => return Err(failure),
             Event::Token(..) => {}

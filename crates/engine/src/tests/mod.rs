@@ -6,6 +6,7 @@ mod fairness;
 mod prefixes;
 mod pressure;
 mod speculation;
+mod time;
 
 use crate::adapters::{AdapterHandle, Adapters, Loaded};
 use crate::config::Config;
@@ -161,7 +162,7 @@ impl Rig {
 pub(crate) fn outcome(receiver: &mut Receiver<Event>) -> Option<Result<Completion, Failure>> {
     loop {
         match receiver.try_recv() {
-            Ok(Event::Text(_)) => {}
+            Ok(Event::Text(..)) => {}
             Ok(Event::Done(completion)) => return Some(Ok(completion)),
             Ok(Event::Failed(failure)) => return Some(Err(failure)),
             Ok(Event::Token(..)) => {}

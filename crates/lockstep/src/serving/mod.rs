@@ -145,7 +145,7 @@ fn ask(engine: &Engine, request: Request) -> Result<Timed, Failure> {
         first.get_or_insert(now - started);
         match event {
             Event::Token(..) => {}
-            Event::Text(_) => {}
+            Event::Text(..) => {}
             Event::Failed(failure) => return Err(failure.into()),
             Event::Done(completion) => {
                 let first = first.unwrap_or(now - started);

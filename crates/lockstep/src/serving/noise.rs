@@ -123,7 +123,7 @@ fn listen(engine: &Engine, request: Request, over: &AtomicBool) -> Result<Vec<(I
             engine::Event::Failed(failure) => return Err(failure.into()),
             engine::Event::Done(_) => break,
             engine::Event::Token(..) => {}
-            engine::Event::Text(_) => gaps.extend(last.replace(now).map(|last| (now, now - last))),
+            engine::Event::Text(..) => gaps.extend(last.replace(now).map(|last| (now, now - last))),
         }
     }
     Ok(gaps)
