@@ -1,0 +1,403 @@
+//! The rules: what an operation does to the books, or why not. Pure: the same books and the same operation give the same.
+//!
+//! Every transaction adds up to zero. An account may go below its floor by two rules only, and then owes: a settlement of a
+//! hold that had expired, because the work was done; and a refund, because what was earned with it was not.
+
+use crate::account::{AccountId, NAME_BYTES_MAX, is_name};
+use crate::error::Refusal;
+use crate::money::Micros;
+use crate::operation::{Done, Hold, Kind, Operation, Order, Outcome, Settlement, Time};
+use crate::slice::{Account, Known, OpenHold, Slice, Traffic, Transaction, hour_of};
+use crate::split::apportion;
+
+/// Bytes of a note or a model's name.
+const TEXT_BYTES_MAX: usize = 1024;
+/// Tokens of one kind in one request.
+const TOKENS_MAX: u64 = 1 << 40;
+/// Floors are within what one operation may move.
+const FLOOR_MAX: i64 = Micros::MAX.0;
+
+/// Applies an operation. The slice is unchanged if it is refused.
+pub(crate) fn apply(slice: &mut Slice, operation: &Operation, now: Time) -> Result<Done, Refusal> {
+    check_id(operation.id())?;
+    let digest = operation.digest();
+    match operation {
+        Operation::Hold(hold) => open_hold(slice, hold, digest, now),
+        Operation::Settle(settlement) => settle(slice, settlement, digest, now),
+        Operation::Release { hold } => release(slice, hold, digest, now),
+        Operation::Expire { hold } => expire(slice, hold, now),
+        Operation::Order(order) => obey(slice, order, digest, now),
+    }
+}
+
+fn check_id(id: &str) -> Result<(), Refusal> {
+    check_text("an id", NAME_BYTES_MAX, id, is_name(id))
+}
+
+fn check_text(what: &'static str, max: usize, text: &str, is_well: bool) -> Result<(), Refusal> {
+    let begin = text.chars().take(80).collect();
+    if is_well && text.len() <= max { Ok(()) } else { Err(Refusal::Text { what, max, text: begin }) }
+}
+
+fn check_amount(amount: Micros) -> Result<(), Refusal> {
+    if amount.is_amount() { Ok(()) } else { Err(Refusal::Amount(amount)) }
+}
+
+fn done(id: &str, number: Option<i64>, amount: Micros, repeated: bool) -> Done {
+    Done { id: id.to_owned(), number, amount, repeated, queued: false }
+}
+
+fn open_hold(slice: &mut Slice, hold: &Hold, digest: i64, now: Time) -> Result<Done, Refusal> {
+    let id = &hold.id;
+    let ended = |how| Err(Refusal::Ended { id: id.clone(), how });
+    match (slice.holds.get(id), slice.known.get(id)) {
+        (Some(open), _) if open.digest != digest => return Err(Refusal::OtherContent(id.clone())),
+        (Some(open), _) if open.expired => return ended("expired"),
+        (Some(_), _) => return Ok(done(id, None, hold.amount, true)),
+        (None, Some(known)) if known.hold_digest != Some(digest) => return Err(Refusal::OtherContent(id.clone())),
+        (None, Some(known)) => return ended(if known.kind == Kind::Settle { "settled" } else { "released" }),
+        (None, None) => {}
+    }
+    check_amount(hold.amount)?;
+    if hold.customer.kind() != "customer" {
+        return Err(Refusal::Kind { account: hold.customer.clone(), wanted: "a customer:" });
+    }
+    if hold.expires_at <= now {
+        return Err(Refusal::Expired(id.clone()));
+    }
+    let mut account = slice.account(&hold.customer)?.ok_or_else(|| Refusal::NoAccount(hold.customer.clone()))?;
+    if account.available() < hold.amount {
+        return Err(Refusal::Funds {
+            account: hold.customer.clone(),
+            available: account.available(),
+            wanted: hold.amount,
+        });
+    }
+    account.held.0 += hold.amount.0;
+    slice.put(&hold.customer, account);
+    let Hold { customer, amount, expires_at, .. } = hold.clone();
+    let open = OpenHold { customer, amount, opened_at: now, expires_at, digest, expired: false };
+    slice.holds.insert(id.clone(), open);
+    slice.changes.new_holds.insert(id.clone());
+    Ok(done(id, None, hold.amount, false))
+}
+
+/// The hold that an operation of this kind is to end; or what came of it when it was done before.
+fn to_end(slice: &Slice, id: &str, kind: Kind, digest: i64) -> Result<Result<OpenHold, Done>, Refusal> {
+    match (slice.holds.get(id), slice.known.get(id)) {
+        (Some(hold), _) => Ok(Ok(hold.clone())),
+        (None, Some(known)) if known.kind == kind && known.digest == digest => {
+            Ok(Err(done(id, Some(known.number), known.amount, true)))
+        }
+        (None, Some(known)) => match known.kind {
+            Kind::Settle if kind == Kind::Release => Err(Refusal::Ended { id: id.to_owned(), how: "settled" }),
+            Kind::Release => Err(Refusal::Ended { id: id.to_owned(), how: "released" }),
+            _ => Err(Refusal::OtherContent(id.to_owned())),
+        },
+        (None, None) => Err(Refusal::NoHold(id.to_owned())),
+    }
+}
+
+/// The account of a hold, with what it kept free again.
+fn freed(slice: &Slice, hold: &OpenHold) -> Result<Account, Refusal> {
+    let account = slice.account(&hold.customer)?;
+    let mut account = account.ok_or_else(|| Refusal::Unread(hold.customer.to_string()))?;
+    if !hold.expired {
+        account.held.0 -= hold.amount.0;
+        lessen_debt(&mut account);
+    }
+    Ok(account)
+}
+
+fn settle(slice: &mut Slice, settlement: &Settlement, digest: i64, now: Time) -> Result<Done, Refusal> {
+    let id = &settlement.hold;
+    let hold = match to_end(slice, id, Kind::Settle, digest)? {
+        Ok(hold) => hold,
+        Err(done) => return Ok(done),
+    };
+    check_settlement(settlement, &hold)?;
+    // A clock that went back must not make money mature before its time.
+    let time = now.max(hold.opened_at);
+    let moved = if settlement.outcome == Outcome::Paid { settlement.amount } else { Micros::ZERO };
+    let parts = settlement.split.apportion(moved, &settlement.operator);
+    let before = slice.accounts.get(&hold.customer).copied();
+    let account = freed(slice, &hold)?;
+    slice.put(&hold.customer, account);
+    let mut lines = vec![(hold.customer.clone(), Micros(-moved.0))];
+    lines.extend(parts.iter().cloned());
+    // Who has been served owes, if the hold was not there to pay from.
+    let number = match post(slice, &lines, true, time) {
+        Ok(number) => number,
+        Err(refusal) => {
+            slice.accounts.insert(hold.customer.clone(), before.flatten());
+            return Err(refusal);
+        }
+    };
+    slice.end_hold(id);
+    let hour = hour_of(time);
+    note_flows(slice, &hold.customer, moved, &parts, hour);
+    note_traffic(slice, settlement, hour);
+    let known = Known {
+        number,
+        kind: Kind::Settle,
+        digest,
+        hold_digest: Some(hold.digest),
+        time,
+        account: Some(hold.customer.clone()),
+        amount: settlement.amount,
+        undone: Micros::ZERO,
+        outcome: Some(settlement.outcome),
+    };
+    let transaction = Transaction {
+        id: id.clone(),
+        known,
+        reference: settlement.receipt.clone(),
+        note: String::new(),
+        held: hold.amount,
+        settlement: Some(settlement.clone()),
+    };
+    keep(slice, transaction);
+    Ok(done(id, Some(number), settlement.amount, false))
+}
+
+fn check_settlement(settlement: &Settlement, hold: &OpenHold) -> Result<(), Refusal> {
+    let Settlement { amount, usage, .. } = *settlement;
+    check_amount(amount)?;
+    if amount > hold.amount {
+        return Err(Refusal::AboveHold { id: settlement.hold.clone(), held: hold.amount, amount });
+    }
+    if settlement.operator.kind() != "operator" {
+        return Err(Refusal::Kind { account: settlement.operator.clone(), wanted: "an operator:" });
+    }
+    let is_text = |text: &str| !text.is_empty() && !text.contains('\0');
+    check_text("a model's name", TEXT_BYTES_MAX, &settlement.model, is_text(&settlement.model))?;
+    if let Some(receipt) = &settlement.receipt {
+        check_text("a receipt's id", NAME_BYTES_MAX, receipt, is_name(receipt))?;
+    }
+    let most = usage.prompt.max(usage.cached).max(usage.output).max(usage.accepted);
+    if most > TOKENS_MAX { Err(Refusal::Tokens(most)) } else { Ok(()) }
+}
+
+fn note_flows(slice: &mut Slice, customer: &AccountId, moved: Micros, parts: &[(AccountId, Micros)], hour: Time) {
+    if moved == Micros::ZERO {
+        return;
+    }
+    let flow = slice.changes.flows.entry((customer.clone(), hour)).or_default();
+    flow.spent += moved.0;
+    flow.requests += 1;
+    for (account, part) in parts {
+        let flow = slice.changes.flows.entry((account.clone(), hour)).or_default();
+        flow.earned += part.0;
+        flow.requests += 1;
+        if let Some(immature) = slice.immature.get_mut(account) {
+            immature.0 += part.0;
+        }
+    }
+}
+
+fn note_traffic(slice: &mut Slice, settlement: &Settlement, hour: Time) {
+    let key = (hour, settlement.model.clone(), settlement.outcome.code(), settlement.late);
+    let sums = slice.changes.traffic.entry(key).or_default();
+    let usage = &settlement.usage;
+    *sums = Traffic {
+        requests: sums.requests + 1,
+        prompt: sums.prompt + usage.prompt as i64,
+        cached: sums.cached + usage.cached as i64,
+        output: sums.output + usage.output as i64,
+        accepted: sums.accepted + usage.accepted as i64,
+        amount: sums.amount + settlement.amount.0,
+    };
+}
+
+fn release(slice: &mut Slice, id: &str, digest: i64, now: Time) -> Result<Done, Refusal> {
+    let hold = match to_end(slice, id, Kind::Release, digest)? {
+        Ok(hold) => hold,
+        Err(done) => return Ok(done),
+    };
+    let account = freed(slice, &hold)?;
+    slice.put(&hold.customer, account);
+    slice.end_hold(id);
+    let number = take_number(slice);
+    let known = Known {
+        number,
+        kind: Kind::Release,
+        digest,
+        hold_digest: Some(hold.digest),
+        time: now.max(hold.opened_at),
+        account: Some(hold.customer.clone()),
+        amount: Micros::ZERO,
+        undone: Micros::ZERO,
+        outcome: None,
+    };
+    let held = hold.amount;
+    let id_text = id.to_owned();
+    keep(slice, Transaction { id: id_text, known, reference: None, note: String::new(), held, settlement: None });
+    Ok(done(id, Some(number), Micros::ZERO, false))
+}
+
+/// Frees the money of a hold whose time is over. What has ended by now, or is not over by this clock, is left alone.
+fn expire(slice: &mut Slice, id: &str, now: Time) -> Result<Done, Refusal> {
+    let Some(hold) = slice.holds.get(id).filter(|hold| !hold.expired && hold.expires_at <= now).cloned() else {
+        return Ok(done(id, None, Micros::ZERO, true));
+    };
+    let account = freed(slice, &hold)?;
+    slice.put(&hold.customer, account);
+    if let Some(hold) = slice.holds.get_mut(id) {
+        hold.expired = true;
+    }
+    slice.changes.expired_holds.insert(id.to_owned());
+    Ok(done(id, None, hold.amount, false))
+}
+
+/// An order that is not about a request.
+fn obey(slice: &mut Slice, order: &Order, digest: i64, now: Time) -> Result<Done, Refusal> {
+    let id = &order.id;
+    match (slice.holds.contains_key(id), slice.known.get(id)) {
+        (false, None) => {}
+        (false, Some(known)) if known.hold_digest.is_none() && known.digest == digest => {
+            return Ok(done(id, Some(known.number), known.amount, true));
+        }
+        _ => return Err(Refusal::OtherContent(id.clone())),
+    }
+    check_text("a note", TEXT_BYTES_MAX, &order.note, !order.note.contains('\0'))?;
+    let posted = crate::orders::post_order(slice, &order.what, now)?;
+    let known = Known {
+        number: posted.number,
+        kind: posted.kind,
+        digest,
+        hold_digest: None,
+        time: now,
+        account: Some(posted.account),
+        amount: posted.amount,
+        undone: Micros::ZERO,
+        outcome: None,
+    };
+    let (number, amount) = (known.number, known.amount);
+    let (id_text, note, reference) = (id.clone(), order.note.clone(), posted.reference);
+    keep(slice, Transaction { id: id_text, known, reference, note, held: Micros::ZERO, settlement: None });
+    Ok(done(id, Some(number), amount, false))
+}
+
+/// Gives an account a floor; opens it if need be.
+pub(crate) fn set_floor(slice: &mut Slice, id: &AccountId, floor: Micros, now: Time) -> Result<i64, Refusal> {
+    if id.is_outside() {
+        return Err(Refusal::Kind { account: id.clone(), wanted: "any account but outside" });
+    }
+    if floor.0.abs() > FLOOR_MAX {
+        return Err(Refusal::Amount(floor));
+    }
+    let mut account = slice.account_or_new(id, now)?;
+    let before = account.floor;
+    account.floor = floor;
+    if floor > before && account.available() < Micros::ZERO {
+        let Account { balance, held, .. } = account;
+        return Err(Refusal::Floor { account: id.clone(), balance, held, floor });
+    }
+    lessen_debt(&mut account);
+    slice.put(id, account);
+    Ok(take_number(slice))
+}
+
+/// Posts lines that add up to zero as one transaction, all or none. An account that is debited may go below its floor only if
+/// `may_owe`, and then owes.
+pub(crate) fn post(slice: &mut Slice, lines: &[(AccountId, Micros)], may_owe: bool, now: Time) -> Result<i64, Refusal> {
+    let mut after: Vec<(&AccountId, Account)> = vec![];
+    for (id, amount) in lines {
+        let index = match after.iter().position(|(other, _)| *other == id) {
+            Some(index) => index,
+            None => {
+                after.push((id, slice.account_or_new(id, now)?));
+                after.len() - 1
+            }
+        };
+        let account = &mut after[index].1;
+        let available = account.available();
+        let balance = account.balance.plus(*amount).filter(|sum| sum.0.abs() <= Micros::BALANCE_MAX.0);
+        account.balance = balance.ok_or_else(|| Refusal::Balance(id.clone()))?;
+        if id.is_outside() {
+            continue;
+        }
+        let left = account.available();
+        if *amount < Micros::ZERO && left < Micros::ZERO {
+            if !may_owe {
+                return Err(Refusal::Funds { account: id.clone(), available, wanted: Micros(-amount.0) });
+            }
+            account.owed = account.owed.max(Micros(-left.0));
+        }
+        lessen_debt(account);
+    }
+    debug_assert_eq!(lines.iter().map(|(_, amount)| amount.0).sum::<i64>(), 0);
+    let after: Vec<(AccountId, Account)> = after.into_iter().map(|(id, account)| (id.clone(), account)).collect();
+    for (id, account) in &after {
+        slice.put(id, *account);
+    }
+    let number = take_number(slice);
+    let moved = lines.iter().filter(|(_, amount)| *amount != Micros::ZERO);
+    for (line, (id, amount)) in (0..).zip(moved.clone()) {
+        slice.changes.postings.push((number, line, id.clone(), *amount));
+    }
+    slice.postings.insert(number, moved.cloned().collect());
+    Ok(number)
+}
+
+/// Who has money again owes less.
+fn lessen_debt(account: &mut Account) {
+    account.owed = account.owed.min(Micros((-account.available().0).max(0)));
+}
+
+/// Undoes an amount of an earlier transaction: each account gives back or gets its part of it, in proportion, so that parts
+/// of many refunds add up to the whole.
+pub(crate) fn undo(
+    slice: &mut Slice,
+    id: &str,
+    kind: Kind,
+    amount: Option<Micros>,
+    now: Time,
+) -> Result<(i64, Known, Micros), Refusal> {
+    let absent = || Refusal::NoTransaction { kind: kind.name(), id: id.to_owned() };
+    let known = slice.known.get(id).filter(|known| known.kind == kind).cloned().ok_or_else(absent)?;
+    let paid = known.outcome.is_none_or(|outcome| outcome == Outcome::Paid);
+    let left = if paid { Micros(known.amount.0 - known.undone.0) } else { Micros::ZERO };
+    let amount = amount.unwrap_or(known.amount);
+    if amount > left || left == Micros::ZERO {
+        return Err(Refusal::AboveRest { id: id.to_owned(), left, wanted: amount });
+    }
+    let postings = slice.postings.get(&known.number).ok_or_else(|| Refusal::Unread(id.to_owned()))?.clone();
+    let undone = Micros(known.undone.0 + amount.0);
+    let mut lines: Vec<(AccountId, Micros)> = vec![];
+    for gained in [true, false] {
+        let side: Vec<_> = postings.iter().filter(|(_, part)| (part.0 > 0) == gained).collect();
+        let weights: Vec<i64> = side.iter().map(|(_, part)| part.0.abs()).collect();
+        let (before, after) = (apportion(known.undone, &weights), apportion(undone, &weights));
+        let sign = if gained { -1 } else { 1 };
+        let parts = before.iter().zip(&after).map(|(before, after)| Micros(sign * (after.0 - before.0)));
+        lines.extend(side.iter().zip(parts).map(|((account, _), part)| (account.clone(), part)));
+    }
+    let may_owe = kind == Kind::Settle;
+    let number = post(slice, &lines, may_owe, now)?;
+    if kind == Kind::Settle {
+        take_back(slice, &lines, hour_of(known.time));
+    }
+    if let Some(known) = slice.known.get_mut(id) {
+        known.undone = undone;
+    }
+    slice.changes.undone.insert(known.number, undone);
+    Ok((number, known, amount))
+}
+
+/// Earnings that were refunded do not wait for their payout any more.
+fn take_back(slice: &mut Slice, lines: &[(AccountId, Micros)], hour: Time) {
+    for (account, part) in lines.iter().filter(|(account, _)| account.kind() != "customer") {
+        slice.changes.flows.entry((account.clone(), hour)).or_default().refunded -= part.0;
+    }
+}
+
+pub(crate) fn take_number(slice: &mut Slice) -> i64 {
+    slice.next += 1;
+    slice.next - 1
+}
+
+fn keep(slice: &mut Slice, transaction: Transaction) {
+    slice.known.insert(transaction.id.clone(), transaction.known.clone());
+    slice.changes.transactions.push(transaction);
+}
