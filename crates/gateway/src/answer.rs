@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::calls::Said;
+use crate::charge::Charge;
 use crate::draft::{Draft, Question};
 use crate::error::ApiError;
 use crate::hex;
@@ -29,8 +30,8 @@ pub(crate) struct Answer {
     started: Instant,
     /// When the last event came.
     latest: Option<Instant>,
-    /// Tokens drawn for what came so far.
-    drawn: usize,
+    /// What it is charged, if anybody is.
+    charge: Option<Charge>,
     deadline: Instant,
 }
 
@@ -97,6 +98,7 @@ impl Answer {
         mut question: Question,
         param: &str,
         caller: Caller,
+        charge: Option<Charge>,
         started: Instant,
         deadline: Instant,
     ) -> Result<Answer, ApiError> {
@@ -113,7 +115,7 @@ impl Answer {
             caller,
             started,
             latest: None,
-            drawn: 0,
+            charge,
             deadline,
         })
     }
@@ -152,7 +154,9 @@ impl Answer {
                 return Ok(());
             }
             Event::Text(text, drawn) => {
-                self.drawn = drawn;
+                if let Some(charge) = &mut self.charge {
+                    charge.note(drawn);
+                }
                 let said = match calls {
                     Some(calls) => calls.push(&text),
                     None => vec![Said::Text(text)],
@@ -164,7 +168,10 @@ impl Answer {
                 self.completion = Some(completion);
                 calls.map(|calls| calls.finish()).unwrap_or_default()
             }
-            Event::Failed(failure) => return Err(ApiError::failed(&failure)),
+            Event::Failed(failure) => {
+                self.fail();
+                return Err(ApiError::failed(&failure));
+            }
         };
         self.ready.extend(said.into_iter().map(Piece::Said));
         Ok(())
@@ -211,22 +218,22 @@ impl Answer {
         let (prompt, answer) = (request.prompt.len(), completion.tokens.len());
         let predicted = |count| if request.prediction.is_empty() { 0 } else { count };
         let usage = Usage {
-            prompt: if question.counted { prompt } else { 0 },
+            prompt: question.prompt_counted(),
             completion: answer,
-            cached: if question.counted { effort.cached_tokens } else { 0 },
+            cached: effort.cached_tokens.min(question.prompt_counted()),
             accepted: predicted(effort.drafts_accepted),
             rejected: predicted(effort.drafts_rejected),
         };
         let called = question.calls.as_ref().is_some_and(|calls| calls.any());
-        let base = self.app.base.clone();
-        let draft = tokio::task::spawn_blocking(move || Draft::new(&base, question, completion)).await;
-        let draft = draft.map_err(|error| ApiError::server(format!("the receipt could not be made: {error}")))?;
-        let draft = draft.map_err(|error| ApiError::server(format!("there are no random numbers: {error}")))?;
+        if let Some(key) = &self.caller.0 {
+            self.app.paces.count(key, answer as u64);
+        }
+        // A client that goes now has had its answer: what follows does not end with it.
+        let closing = tokio::spawn(close(self.app.clone(), question, completion, self.charge.take(), usage));
         // A disk that hangs must not hold the client for ever; whether the receipt was kept shows later.
         let late = self.deadline.max(Instant::now() + self.app.limits.receipt_deadline);
-        let kept = timeout_at(late, self.app.recorder.record(draft)).await.map_err(|_| self.too_late())?;
-        let ticket =
-            kept.map_err(|error| ApiError { code: Some("receipt_failed"), ..ApiError::server(error.to_string()) })?;
+        let closed = timeout_at(late, closing).await.map_err(|_| self.too_late())?;
+        let ticket = closed.map_err(|error| ApiError::server(format!("the receipt could not be made: {error}")))??;
         let took = self.started.elapsed();
         self.app.metrics.complete(finish, prompt, answer, took);
         let (finished, seconds) = (if finish == Finish::Stop { "stop" } else { "length" }, took.as_secs_f64());
@@ -236,9 +243,50 @@ impl Answer {
         Ok(End { finish, called, usage, ticket })
     }
 
-    fn too_late(&self) -> ApiError {
+    fn too_late(&mut self) -> ApiError {
+        self.fail();
         ApiError::deadline(self.app.limits.answer_deadline.as_secs())
     }
+
+    /// There will be no answer, and it is the server's fault.
+    fn fail(&mut self) {
+        if let Some(charge) = &mut self.charge {
+            charge.fail();
+        }
+    }
+}
+
+/// Makes the receipt, and what the answer costs, durable.
+async fn close(
+    app: Arc<App>,
+    question: Question,
+    completion: Completion,
+    charge: Option<Charge>,
+    usage: Usage,
+) -> Result<Ticket, ApiError> {
+    let mut charge = charge;
+    let made = async {
+        let base = app.base.clone();
+        let draft = tokio::task::spawn_blocking(move || Draft::new(&base, question, completion)).await;
+        let draft = draft.map_err(|error| ApiError::server(format!("the receipt could not be made: {error}")))?;
+        let draft = draft.map_err(|error| ApiError::server(format!("there are no random numbers: {error}")))?;
+        let kept = app.recorder.record(draft).await;
+        kept.map_err(|error| ApiError { code: Some("receipt_failed"), ..ApiError::server(error.to_string()) })
+    };
+    let ticket = match made.await {
+        Ok(ticket) => ticket,
+        Err(error) => {
+            charge.iter_mut().for_each(Charge::fail);
+            return Err(error);
+        }
+    };
+    if let Some(charge) = charge {
+        let (prompt, cached) = (usage.prompt as u64, usage.cached as u64);
+        let output = usage.completion as u64;
+        let accepted = (usage.accepted as u64).min(output);
+        charge.settle(ledger::Usage { prompt, cached, output, accepted }, hex::encode(&ticket.name)).await;
+    }
+    Ok(ticket)
 }
 
 impl Drop for Answer {

@@ -1,15 +1,18 @@
 //! What all requests share.
 
+use crate::billing::Billing;
 use crate::device_time::DeviceTime;
 use crate::draft::{Base, Question};
 use crate::error::ApiError;
 use crate::hex;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
+use crate::pace::Paces;
 use crate::recorder::Recorder;
 use crate::server::Limits;
 use engine::{AdapterHandle, Engine, Event};
 use grammar::{Grammar, GrammarError, Source, Vocabulary};
+use ledger::AccountId;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, mpsc};
@@ -28,6 +31,11 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) device_time: DeviceTime,
     pub(crate) keys: Keys,
+    pub(crate) paces: Paces,
+    /// Who is charged for what; without it nobody is.
+    pub(crate) billing: Option<Arc<Billing>>,
+    /// The account of whoever operates this node.
+    pub(crate) operator: AccountId,
     /// When the server started.
     pub(crate) created_seconds: u64,
     /// One permit for each prompt being turned into tokens.

@@ -56,6 +56,7 @@ impl DeviceTime {
             adapters_loaded: counters.adapters_loaded - before.adapters_loaded,
             preemptions: counters.preemptions - before.preemptions,
             bytes: bytes(app),
+            model: app.base_name.clone(),
             base: base.since(&state.base),
             adapters: changed(&adapters, &state.adapters),
         };

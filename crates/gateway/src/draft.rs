@@ -14,6 +14,8 @@ pub(crate) struct Base {
     files: Option<Hash>,
     tokenizer: Hash,
     template: Option<Hash>,
+    /// Version of the price list; 0 is none.
+    price: u32,
 }
 
 impl Base {
@@ -30,7 +32,13 @@ impl Base {
             },
             tokenizer: text.tokenizer_digest(),
             template: text.template_digest(),
+            price: 0,
         }
+    }
+
+    /// The same, with the price list that applies.
+    pub(crate) fn priced(self, price: u32) -> Base {
+        Base { price, ..self }
     }
 }
 
@@ -67,6 +75,11 @@ pub(crate) struct Question {
 }
 
 impl Question {
+    /// Tokens of the prompt, if this answer's usage counts them.
+    pub(crate) fn prompt_counted(&self) -> usize {
+        if self.counted { self.request.prompt.len() } else { 0 }
+    }
+
     /// Takes a numbered seed, unless the client chose one. Gives whether there was one to take.
     pub(crate) fn admit(&mut self, base: &Base, take: impl FnOnce(Nonce) -> Option<Taken>) -> bool {
         if self.seed_from_client {
@@ -152,7 +165,7 @@ impl Draft {
             seed_number: taken.as_ref().map(|taken| taken.number),
             trace: opening.trace_root(),
             time_seconds: 0,
-            price: 0,
+            price: base.price,
             opening_seconds: 0,
             number: 0,
             previous: None,
@@ -176,8 +189,14 @@ impl Draft {
     pub(crate) fn example(seed: u64) -> Draft {
         let sampling = exact::sample::Sampling { seed, ..exact::sample::Sampling::GREEDY };
         let request = Request { sampling, ..Request::new(vec![1, 2, 3], 1) };
-        let base =
-            Base { activations: Activations::A8, digest: [1; 32], files: None, tokenizer: [2; 32], template: None };
+        let base = Base {
+            activations: Activations::A8,
+            digest: [1; 32],
+            files: None,
+            tokenizer: [2; 32],
+            template: None,
+            price: 0,
+        };
         let (tokens, leaves) = (vec![4], vec![[5; 32]; 3]);
         let completion =
             Completion { tokens, finish: Finish::Length, leaves, adapter: None, effort: engine::Effort::default() };

@@ -1,5 +1,6 @@
 //! What goes wrong, told the way OpenAI's API tells it, so that its clients raise the errors their users know.
 
+use crate::pace::TooMuch;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,11 +14,13 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
     pub(crate) param: Option<String>,
     pub(crate) code: Option<&'static str>,
+    /// When it is worth trying again.
+    pub(crate) retry_seconds: u64,
 }
 
 impl ApiError {
     fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
-        ApiError { status, message: message.into(), param: None, code: None }
+        ApiError { status, message: message.into(), param: None, code: None, retry_seconds: 1 }
     }
 
     /// The request is wrong; `param` is what to fix.
@@ -91,6 +94,30 @@ impl ApiError {
         ApiError { code: Some("queue_full"), ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, message) }
     }
 
+    /// A key asks for more than it may, for now.
+    pub(crate) fn too_much(too_much: &TooMuch) -> ApiError {
+        let TooMuch { what, a_minute, wait } = too_much;
+        let retry_seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+        let message = format!(
+            "Rate limit reached: this key may use {a_minute} {what} a minute. Please try again in {retry_seconds} s."
+        );
+        let code = Some("rate_limit_exceeded");
+        ApiError { code, retry_seconds, ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, message) }
+    }
+
+    /// A key has spent what it may.
+    pub(crate) fn no_money(message: String) -> ApiError {
+        let code = Some("insufficient_quota");
+        ApiError { code, retry_seconds: 3600, ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, message) }
+    }
+
+    /// Nobody can tell what a key may spend.
+    pub(crate) fn ledger_away(what: String) -> ApiError {
+        let message = format!("no request can be charged for now: {what}");
+        let code = Some("ledger_away");
+        ApiError { code, retry_seconds: 5, ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message) }
+    }
+
     /// The answer took too long.
     pub(crate) fn deadline(seconds: u64) -> ApiError {
         let message = format!(
@@ -159,6 +186,7 @@ impl ApiError {
 
     fn kind(&self) -> &'static str {
         match self.status {
+            StatusCode::TOO_MANY_REQUESTS if self.code == Some("insufficient_quota") => "insufficient_quota",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
@@ -178,7 +206,7 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -1,27 +1,63 @@
 //! API keys: who may use the server, and under what name.
 //!
 //! A server without keys serves everybody. A file of keys has one line for each, `NAME HASH`: the hash is BLAKE3 of the
-//! key in hexadecimal, so the file opens nothing to whoever reads it. Keys are random and long, which is why one hash
+//! key in hexadecimal, so the file opens nothing to whoever reads it. What the key may do follows, if it is bounded:
+//! `budget=5.00` (dollars it may spend beyond what is paid in), `requests=60` and `tokens=100000` (a minute). Keys are random and long, which is why one hash
 //! without a salt is enough.
 
 use crate::app::random;
 use crate::error::ApiError;
 use crate::hex;
+use crate::pace::Allowance;
 use crate::start::StartError;
 use axum::http::{HeaderMap, header};
+use ledger::Micros;
 use std::path::Path;
 use std::sync::Arc;
 
 /// What every new key starts with.
 const PREFIX: &str = "lsk-";
+/// What is wrong with what a key may do.
+const BOUNDS: &str = "after the hash may come budget=DOLLARS, requests=COUNT and tokens=COUNT (a minute)";
 /// Bytes a file of keys may have.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// The keys of a server.
 #[derive(Clone, Default)]
 pub struct Keys {
-    /// Names and hashes.
-    known: Vec<(Arc<str>, blake3::Hash)>,
+    known: Vec<Key>,
+}
+
+/// A key.
+#[derive(Clone)]
+struct Key {
+    name: Arc<str>,
+    hash: blake3::Hash,
+    budget: Micros,
+    allowance: Allowance,
+}
+
+impl Key {
+    fn new(name: &str, hash: blake3::Hash) -> Key {
+        Key { name: name.into(), hash, budget: Micros::ZERO, allowance: Allowance::default() }
+    }
+
+    /// Reads what a key may do.
+    fn bounded(mut self, words: &str) -> Result<Key, &'static str> {
+        for word in words.split_whitespace() {
+            let (what, value) = word.split_once('=').ok_or(BOUNDS)?;
+            let count = || value.parse().ok().filter(|count| *count > 0).ok_or(BOUNDS);
+            match what {
+                "budget" => {
+                    self.budget = value.parse().ok().filter(|budget: &Micros| budget.is_amount()).ok_or(BOUNDS)?
+                }
+                "requests" => self.allowance.requests = Some(count()?),
+                "tokens" => self.allowance.tokens = Some(count()?),
+                _ => return Err(BOUNDS),
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// Whose request it is; none if the server has no keys.
@@ -46,13 +82,15 @@ impl Keys {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (name, hash) = line.split_once(' ').ok_or_else(|| wrong(number, "a line is a name and a hash"))?;
+            let (name, rest) = line.split_once(' ').ok_or_else(|| wrong(number, "a line is a name and a hash"))?;
+            let (hash, bounds) = rest.trim_start().split_once(' ').unwrap_or((rest.trim(), ""));
             let hash: [u8; 32] =
-                hex::decode(hash.trim()).ok_or_else(|| wrong(number, "the hash must have 64 hexadecimal digits"))?;
-            if keys.known.iter().any(|(known, _)| **known == *name) {
+                hex::decode(hash).ok_or_else(|| wrong(number, "the hash must have 64 hexadecimal digits"))?;
+            if keys.known.iter().any(|known| *known.name == *name) {
                 return Err(wrong(number, "a key before has the same name"));
             }
-            keys.known.push((name.into(), hash.into()));
+            let key = Key::new(name, hash.into()).bounded(bounds).map_err(|what| wrong(number, what))?;
+            keys.known.push(key);
         }
         if keys.known.is_empty() {
             return Err(wrong(0, "there is no key in it: nobody could use the server"));
@@ -62,7 +100,17 @@ impl Keys {
 
     /// Adds a key as it is.
     pub fn add(&mut self, name: &str, key: &str) {
-        self.known.push((name.into(), blake3::hash(key.as_bytes())));
+        self.known.push(Key::new(name, blake3::hash(key.as_bytes())));
+    }
+
+    /// Every name, and what it may spend beyond what it has paid in.
+    pub(crate) fn budgets(&self) -> Vec<(String, Micros)> {
+        self.known.iter().map(|key| (key.name.to_string(), key.budget)).collect()
+    }
+
+    /// What a key may ask for in a minute.
+    pub(crate) fn allowance(&self, name: &str) -> Allowance {
+        self.known.iter().find(|key| *key.name == *name).map(|key| key.allowance).unwrap_or_default()
     }
 
     /// A new key, and its line for the file.
@@ -91,9 +139,9 @@ impl Keys {
         let hash = blake3::hash(key);
         // All are compared, each in the same time whatever it holds: how long it takes tells nothing.
         let mut found = None;
-        for (name, known) in &self.known {
-            if *known == hash {
-                found = Some(name.clone());
+        for key in &self.known {
+            if key.hash == hash {
+                found = Some(key.name.clone());
             }
         }
         match found {

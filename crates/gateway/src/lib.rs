@@ -11,6 +11,7 @@
 //! | `GET /v1/receipts/{id}` | the bundle of an answer: receipt, tokens, settings |
 //! | `GET /v1/log/checkpoint`, `/v1/log/tile/…` | the log of receipts, for anybody |
 //! | `POST /v1/load_lora_adapter`, `/v1/unload_lora_adapter` | adapters come and go while the server runs |
+//! | `GET /v1/prices` | what requests cost, and who earns what of it |
 //! | `GET /metrics` | what is measured, for Prometheus |
 //! | `GET /health` | whether the server is well, and how full |
 //! | `GET /` | this, for people |
@@ -33,8 +34,10 @@
 mod adapters;
 mod answer;
 mod app;
+mod billing;
 mod body;
 mod calls;
+mod charge;
 mod chat;
 mod completions;
 mod connections;
@@ -58,9 +61,11 @@ mod numbers;
 mod object;
 mod openings;
 mod order;
+mod pace;
 mod parameters;
 mod receipts;
 mod recorder;
+mod report;
 mod routes;
 mod server;
 mod shape;
@@ -74,7 +79,9 @@ mod unsupported;
 #[cfg(test)]
 mod calls_tests;
 
+pub use billing::{Billing, Target};
 pub use connections::serve;
 pub use keys::Keys;
+pub use report::{ReportError, report};
 pub use server::{Config, Limits, Server};
 pub use start::StartError;

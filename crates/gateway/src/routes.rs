@@ -3,6 +3,8 @@
 use crate::answer::Answer;
 use crate::app::{App, now_seconds, random};
 use crate::body;
+use crate::charge::Charge;
+use crate::draft::Question;
 use crate::error::ApiError;
 use crate::keys::Caller;
 use crate::order::{Endpoint, Order};
@@ -40,6 +42,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/models/{*id}", get(models::get))
         .route("/v1/receipts/{id}", get(receipts::get))
         .route("/v1/log/{*path}", get(log::get))
+        .route("/v1/prices", get(prices))
         .route("/v1/load_lora_adapter", post(adapters::load))
         .route("/v1/unload_lora_adapter", post(adapters::unload))
         .fallback(nowhere)
@@ -50,7 +53,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 
 /// Whether a path wants a key. The log is for everybody, and receipts are opened by what their own address holds.
 fn is_closed(app: &App, path: &str) -> bool {
-    let open = ["/v1/log/", "/v1/receipts/"];
+    let open = ["/v1/log/", "/v1/receipts/", "/v1/prices"];
     // Changing adapters takes a key of its own, if there is one.
     let adapters = app.admin.is_some() && path.ends_with("load_lora_adapter");
     path.starts_with("/v1/") && !adapters && !open.iter().any(|open| path.starts_with(open))
@@ -96,13 +99,16 @@ async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> 
         question.request.tenant = tenant;
         question.request.deadline = Some(deadline.into_std());
     }
+    check_pace(&app, &caller, &order.questions)?;
     let prefix = match endpoint {
         Endpoint::Chat => "chatcmpl",
         Endpoint::Completions => "cmpl",
     };
+    let id = format!("{prefix}-{}", hex::encode(&random::<16>()?));
+    let charges = hold(&app, &caller, &id, &order, started).await?;
     let shape = Shape {
         endpoint,
-        id: format!("{prefix}-{}", hex::encode(&random::<16>()?)),
+        id: id.clone(),
         created_seconds: now_seconds(),
         fingerprint: app.fingerprint(),
         model: order.model,
@@ -111,8 +117,8 @@ async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> 
     };
     // All are queued before the first is waited for; if one is refused, the others are dropped and so cancelled.
     let param = endpoint.prompt_parameter();
-    let begin = |question| Answer::begin(&app, question, param, caller.clone(), started, deadline);
-    let answers = order.questions.into_iter().map(begin).collect::<Result<Vec<_>, _>>()?;
+    let begin = |(question, charge)| Answer::begin(&app, question, param, caller.clone(), charge, started, deadline);
+    let answers = order.questions.into_iter().zip(charges).map(begin).collect::<Result<Vec<_>, _>>()?;
     let seeds = seeds_header(&answers);
     if order.stream {
         let mut response = stream::respond(shape, answers);
@@ -130,6 +136,37 @@ async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> 
     }
     response.headers_mut().extend(seeds);
     Ok(response)
+}
+
+/// Whether the key may ask for as much now.
+fn check_pace(app: &App, caller: &Caller, questions: &[Question]) -> Result<(), ApiError> {
+    let Some(key) = &caller.0 else { return Ok(()) };
+    let prompt: usize = questions.iter().map(Question::prompt_counted).sum();
+    let admitted = app.paces.admit(key, &app.keys.allowance(key), prompt as u64, std::time::Instant::now());
+    admitted.map_err(|too_much| ApiError::too_much(&too_much))
+}
+
+/// Holds the most that each answer can cost. If one cannot be held, the others are let go.
+async fn hold(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    order: &Order,
+    started: Instant,
+) -> Result<Vec<Option<Charge>>, ApiError> {
+    let holds = (0..).zip(&order.questions).map(|(number, question)| {
+        let (id, tokens) = (format!("{id}-{number}"), (question.prompt_counted(), question.request.tokens_max));
+        Charge::hold(app, caller, id, &order.model, tokens, started)
+    });
+    futures_util::future::join_all(holds).await.into_iter().collect()
+}
+
+/// Prices and splits, for everybody.
+async fn prices(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    match &app.billing {
+        Some(billing) => Ok(json_response(&billing.published())),
+        None => Err(ApiError::not_found("this server charges nobody")),
+    }
 }
 
 /// What the node's share of each seed is, told when the request is admitted: `NUMBER:SECRET` for each choice.

@@ -1,16 +1,20 @@
 //! A server: what it is made of, and its life.
 
 use crate::app::{App, now_seconds};
+use crate::billing::Billing;
 use crate::connections;
 use crate::device_time::{self, DeviceTime};
 use crate::draft::Base;
 use crate::folder::Folder;
+use crate::hex;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
+use crate::pace::Paces;
 use crate::recorder::Recorder;
 use crate::routes;
 use crate::start::StartError;
 use engine::Engine;
+use ledger::AccountId;
 use model::Adapter;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -110,6 +114,7 @@ impl Server {
         }
         let recorder = Recorder::start(Folder::open(&config.folder)?, config.limits.window_seconds())?;
         let device_time = DeviceTime::open(&config.folder.join("device"), &engine)?;
+        let operator = AccountId::operator(&hex::encode(&recorder.node()))?;
         let processors = std::thread::available_parallelism().map_or(1, |processors| processors.get());
         let app = App {
             base: Base::of(engine.model(), engine.text()),
@@ -119,6 +124,9 @@ impl Server {
             created_seconds: now_seconds(),
             tokenising: Arc::new(Semaphore::new(processors.min(TOKENISING_MAX))),
             keys: config.keys,
+            paces: Paces::default(),
+            billing: None,
+            operator,
             metrics: Metrics::default(),
             device_time,
             vocabulary: OnceLock::new(),
@@ -137,6 +145,19 @@ impl Server {
             app.admin = Some(blake3::hash(key.as_bytes()));
         }
         self
+    }
+
+    /// Charges requests by this; opens accounts for the server's keys.
+    ///
+    /// # Errors
+    /// The ledger cannot be used, or the prices are other than those published under their version.
+    pub async fn with_billing(mut self, billing: Billing) -> Result<Server, StartError> {
+        billing.open(&self.app.keys.budgets()).await?;
+        if let Some(app) = Arc::get_mut(&mut self.app) {
+            app.base = app.base.clone().priced(billing.version());
+            app.billing = Some(Arc::new(billing));
+        }
+        Ok(self)
     }
 
     /// The public key that receipts are signed with.

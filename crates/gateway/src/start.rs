@@ -72,6 +72,12 @@ pub enum StartError {
         /// Why not.
         what: &'static str,
     },
+    /// The ledger cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] ledger::LedgerError),
+    /// A name cannot name an account.
+    #[error(transparent)]
+    Account(#[from] ledger::AccountError),
     /// Records of the device's time cannot be kept.
     #[error(transparent)]
     DeviceTime(#[from] returns::ReturnsError),

@@ -63,10 +63,10 @@ enum LogCommand {
 pub(crate) struct WhichLog {
     /// The log: an address (http://HOST:PORT/v1/log) or a folder.
     #[arg(value_name = "URL|DIR")]
-    place: String,
+    pub(crate) place: String,
     /// The node's public key, 64 hexadecimal digits. Without it the log's own word is taken for whose it is.
     #[arg(long, value_name = "KEY")]
-    node: Option<String>,
+    pub(crate) node: Option<String>,
 }
 
 impl WhichLog {

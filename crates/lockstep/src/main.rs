@@ -2,6 +2,7 @@
 
 mod audit_range;
 mod bench;
+mod books;
 mod demo;
 mod device;
 mod dispute;
@@ -13,6 +14,7 @@ mod log;
 mod logs;
 mod progress;
 mod remote;
+mod report;
 mod score;
 mod selftest;
 mod serve;
@@ -49,6 +51,8 @@ enum Command {
     Witness(witness::WitnessArgs),
     /// Replay every answer of a folder; signed verdicts, interrupted runs go on. Exit code 0: all are true.
     Audit(audit_range::AuditArgs),
+    /// Return on GPU: what a node's time cost and earned, from its ledger, log and records alone.
+    Report(report::ReportArgs),
     /// Decide who lied, without the model. Exit code 0: the receipt stands; 1: it does not, or an error.
     Dispute(dispute::DisputeArgs),
     /// Make a secret key for light checks, the weights passing through memory once.
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(&args).map(|()| true),
         Command::Verify(args) => verify::run(&args),
         Command::Audit(args) => audit_range::run(&args),
+        Command::Report(args) => report::run(&args).map(|()| true),
         Command::Dispute(args) => dispute::run(&args),
         Command::LightKey(args) => light::run_key(&args).map(|()| true),
         Command::LightOpen(args) => light::run_open(&args).map(|()| true),

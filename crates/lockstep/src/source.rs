@@ -68,12 +68,7 @@ impl Base {
 impl ModelArgs {
     /// The data folder, created.
     pub(crate) fn data_folder(&self) -> Result<PathBuf, Failure> {
-        let folder = match &self.data {
-            Some(folder) => folder.clone(),
-            None => default_data_folder()?,
-        };
-        std::fs::create_dir_all(&folder).map_err(crate::failure::io(&folder))?;
-        Ok(folder)
+        data_folder(self.data.as_deref())
     }
 
     /// Loads the base model, showing how far it has come.
@@ -107,6 +102,16 @@ impl ModelArgs {
         let own = demo::ADAPTERS.contains(&argument) && self.model.is_none();
         if own { Ok(demo::unpack(&self.data_folder()?)?.join("adapters").join(argument)) } else { fetch(argument) }
     }
+}
+
+/// The data folder, the usual one if none is given; created.
+pub(crate) fn data_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let folder = match given {
+        Some(folder) => folder.to_owned(),
+        None => default_data_folder()?,
+    };
+    std::fs::create_dir_all(&folder).map_err(crate::failure::io(&folder))?;
+    Ok(folder)
 }
 
 /// The folder of the base model, fetched or unpacked if need be.

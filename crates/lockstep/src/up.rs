@@ -1,5 +1,6 @@
 //! `lockstep up`: one process that serves a base and its adapters to any OpenAI client.
 
+use crate::books::BillingArgs;
 use crate::demo;
 use crate::failure::{Failure, io};
 use crate::logs::{self, Form};
@@ -24,6 +25,8 @@ const WITNESS_PAUSE: Duration = Duration::from_secs(5);
 pub(crate) struct UpArgs {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    billing: BillingArgs,
     /// An adapter (LoRA, in PEFT's layout) and the name clients will ask for. May be given many times. Without --model:
     /// the demo's five adapters are served as well.
     #[arg(long = "adapter", value_name = "NAME=DIR")]
@@ -91,7 +94,13 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let folder = args.model.data_folder()?.join("node");
     let server = gateway::Server::new(
         engine.clone(),
-        gateway::Config { folder, base: name.clone(), adapters: BTreeMap::new(), keys, limits: limits(args) },
+        gateway::Config {
+            folder: folder.clone(),
+            base: name.clone(),
+            adapters: BTreeMap::new(),
+            keys,
+            limits: limits(args),
+        },
     )
     .map_err(|error| Failure(error.to_string()))?;
     let server = match &args.admin_key {
@@ -105,6 +114,8 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure(format!("starting threads: {error}")))?;
     runtime.block_on(async {
+        let billing = args.billing.open(&folder, limits(args).audit_window).await?;
+        let server = server.with_billing(billing).await.map_err(|error| Failure(error.to_string()))?;
         let listener = TcpListener::bind(args.listen).await.map_err(|error| {
             Failure(format!("cannot listen on {}: {error}; choose another address with --listen", args.listen))
         })?;

@@ -13,7 +13,7 @@ mod report;
 pub use device::{Cost, Device};
 pub use error::ReturnsError;
 pub use record::{Bytes, Journal, Record, Time, Use, read};
-pub use report::{BASE, ModelReport, Period, Report, Returns, Standing, Work};
+pub use report::{ModelReport, Period, Report, Returns, Standing, Work};
 
 #[cfg(test)]
 mod tests;

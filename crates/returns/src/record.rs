@@ -171,6 +171,8 @@ pub struct Record {
     pub preemptions: u64,
     /// Memory at its end.
     pub bytes: Bytes,
+    /// The base's name among models.
+    pub model: String,
     /// What the base by itself took and gave.
     pub base: Use,
     /// What adapters took and gave, those that did anything.

@@ -198,7 +198,7 @@ impl Report {
             self.models.entry(name.clone()).or_default().used.add(used);
         }
         if record.base != Use::default() {
-            self.models.entry(BASE.to_owned()).or_default().used.add(&record.base);
+            self.models.entry(record.model.clone()).or_default().used.add(&record.base);
         }
     }
 
@@ -229,9 +229,6 @@ impl Report {
         u64::try_from(u128::from(difference) * 1_000_000 / u128::from(self.recorded.max(1))).unwrap_or(u64::MAX)
     }
 }
-
-/// The base by itself, in reports.
-pub const BASE: &str = "(base)";
 
 /// To the nearest, halves up; 0 of nothing.
 fn per(amount: i128, divisor: i128) -> i64 {

@@ -66,7 +66,7 @@ fn a_report_by_hand() {
     let answers = [
         ("sql".to_owned(), Standing::Good, work(2, 1000, 3_000_000)),
         ("sql".to_owned(), Standing::Late, work(1, 500, 4_000_000)),
-        (BASE.to_owned(), Standing::Free, work(9, 90, 0)),
+        ("base".to_owned(), Standing::Free, work(9, 90, 0)),
     ];
     let report = Report::new(period, rented(100_000), &records, answers);
     let returns = report.returns();

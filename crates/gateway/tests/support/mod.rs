@@ -88,7 +88,7 @@ impl Served {
         Served::running(engine.clone(), Server::new(engine, config).unwrap().with_admin_key(key))
     }
 
-    fn running(engine: Arc<Engine>, server: Server) -> Served {
+    pub fn running(engine: Arc<Engine>, server: Server) -> Served {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
