@@ -27,7 +27,7 @@ impl Default for Target {
 impl Target {
     /// Whether an answer of so many tokens was late: `first` after the request came the first piece, `total` after it the
     /// end.
-    pub(crate) fn is_missed(&self, first: Duration, total: Duration, tokens: usize) -> bool {
+    pub fn is_missed(&self, first: Duration, total: Duration, tokens: usize) -> bool {
         let gaps = u32::try_from(tokens.saturating_sub(1)).unwrap_or(u32::MAX);
         first > self.first || total.saturating_sub(first) > self.each.saturating_mul(gaps.max(1))
     }

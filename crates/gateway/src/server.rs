@@ -183,7 +183,7 @@ impl Server {
     }
 }
 
-/// Records the device's time, for ever.
+/// Records the device's time, and signs a head of the log, for ever: together with the ledger that is what a report needs.
 async fn keep_records(app: Arc<App>) {
     let mut ticks = tokio::time::interval(device_time::EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -196,10 +196,16 @@ async fn keep_records(app: Arc<App>) {
 
 async fn record(app: &Arc<App>) {
     let app = app.clone();
-    let recorded = tokio::task::spawn_blocking(move || app.device_time.record(&app)).await;
-    if let Ok(Err(error)) = recorded {
-        tracing::error!("the device's time could not be recorded, and will be with the next record: {error}");
-    }
+    let recorded = tokio::task::spawn_blocking(move || {
+        if let Err(error) = app.device_time.record(&app) {
+            tracing::error!("the device's time could not be recorded, and will be with the next record: {error}");
+        }
+        if let Err(error) = app.recorder.log().head() {
+            tracing::error!("the log's head could not be kept: {error}");
+        }
+    });
+    // It fails only when the process ends.
+    let _ = recorded.await;
 }
 
 /// Deletes what is older than the audit window, for ever.

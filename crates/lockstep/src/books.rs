@@ -59,7 +59,7 @@ pub(crate) struct BillingArgs {
     target_of: Vec<(String, Target)>,
 }
 
-fn target(text: &str) -> Result<Target, String> {
+pub(crate) fn target(text: &str) -> Result<Target, String> {
     let wrong = || format!("{text:?} is not two numbers of milliseconds, such as 2000,100");
     let (first, each) = text.split_once(',').ok_or_else(wrong)?;
     let milliseconds = |text: &str| text.trim().parse().map(Duration::from_millis).map_err(|_| wrong());

@@ -10,6 +10,7 @@ mod failure;
 mod generate;
 mod key;
 mod light;
+mod load;
 mod log;
 mod logs;
 mod progress;
@@ -51,6 +52,8 @@ enum Command {
     Witness(witness::WitnessArgs),
     /// Replay every answer of a folder; signed verdicts, interrupted runs go on. Exit code 0: all are true.
     Audit(audit_range::AuditArgs),
+    /// Send traffic to any OpenAI-compatible server; throughput, latency, goodput, cost.
+    Load(load::LoadArgs),
     /// Return on GPU: what a node's time cost and earned, from its ledger, log and records alone.
     Report(report::ReportArgs),
     /// Decide who lied, without the model. Exit code 0: the receipt stands; 1: it does not, or an error.
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(&args).map(|()| true),
         Command::Verify(args) => verify::run(&args),
         Command::Audit(args) => audit_range::run(&args),
+        Command::Load(args) => load::run(&args).map(|()| true),
         Command::Report(args) => report::run(&args).map(|()| true),
         Command::Dispute(args) => dispute::run(&args),
         Command::LightKey(args) => light::run_key(&args).map(|()| true),
