@@ -13,6 +13,7 @@ mod light;
 mod load;
 mod log;
 mod logs;
+mod plan;
 mod progress;
 mod remote;
 mod report;
@@ -52,6 +53,8 @@ enum Command {
     Witness(witness::WitnessArgs),
     /// Replay every answer of a folder; signed verdicts, interrupted runs go on. Exit code 0: all are true.
     Audit(audit_range::AuditArgs),
+    /// How many devices some traffic needs, shared or apart, and what they return.
+    Plan(plan::PlanArgs),
     /// Send traffic to any OpenAI-compatible server; throughput, latency, goodput, cost.
     Load(load::LoadArgs),
     /// Return on GPU: what a node's time cost and earned, from its ledger, log and records alone.
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Audit(args) => audit_range::run(&args),
         Command::Load(args) => load::run(&args).map(|()| true),
+        Command::Plan(args) => plan::run(&args).map(|()| true),
         Command::Report(args) => report::run(&args).map(|()| true),
         Command::Dispute(args) => dispute::run(&args),
         Command::LightKey(args) => light::run_key(&args).map(|()| true),

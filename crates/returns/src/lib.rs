@@ -7,6 +7,7 @@
 pub mod civil;
 mod device;
 mod error;
+pub mod fleet;
 mod record;
 mod report;
 
