@@ -48,7 +48,7 @@ pub use request::{Completion, Effort, Event, Failure, Finish, Priority, Purpose,
 pub use shaping::Shaping;
 pub use time::{Time, Use};
 
-use crate::adapters::Loader;
+use crate::adapters::{Disk, Loader};
 use crate::core::Core;
 use crate::device::CpuDevice;
 use crate::run::{Command, Shown, run};
@@ -91,13 +91,14 @@ impl Engine {
         let core = Core::new(Box::new(device), &model, config);
         let back = commands.clone();
         let deliver = move |loaded| back.send(Command::Loaded(loaded)).is_ok();
-        let loader = Loader::start(model.clone(), config.isa, deliver)?;
+        let disk = Arc::new(Disk::new(model.clone(), config.isa));
+        let loader = Loader::start(disk.clone(), deliver)?;
         let shown = Arc::new(Mutex::new(Shown { load: core.load(), ..Shown::default() }));
         let showing = shown.clone();
         let thread = std::thread::Builder::new()
             .name("lockstep-0".to_owned())
             .spawn(move || run(core, &inbox, &loader, &showing))?;
-        let adapters = Arc::new(Adapters::new(model.clone(), config.isa, plan.adapters_bytes_max));
+        let adapters = Arc::new(Adapters::new(disk, plan.adapters_bytes_max));
         let (tickets, draining) = (Arc::default(), AtomicBool::new(false));
         let guides = Guides::start((config.threads / 4).clamp(1, MASK_THREADS_MAX))?;
         Ok(Engine { commands, shown, tickets, adapters, guides, model, text, config, draining, thread: Some(thread) })

@@ -206,6 +206,28 @@ impl RowMatrix {
         &bytemuck::cast_slice(self.rows.as_bytes())[output * self.stride()..][..self.inputs]
     }
 
+    /// The integers of all outputs, padded, as a file may keep them.
+    pub fn packed(&self) -> &[u8] {
+        self.rows.as_bytes()
+    }
+
+    /// A matrix from the bytes and scales that [`RowMatrix::packed`] and [`RowMatrix::scales`] gave; `fill` writes the
+    /// bytes into the buffer it is handed.
+    pub fn from_packed<E>(
+        outputs: usize,
+        inputs: usize,
+        scales: &[f32],
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut matrix = RowMatrix::zeroed(outputs, inputs);
+        fill(matrix.rows.as_bytes_mut())?;
+        matrix.scales.copy_from_slice(scales);
+        for output in 0..outputs {
+            matrix.offsets[output] = kernels::offset_of(matrix.row(output));
+        }
+        Ok(matrix)
+    }
+
     pub(crate) fn stride(&self) -> usize {
         self.inputs.next_multiple_of(64)
     }

@@ -127,23 +127,60 @@ fn weight_row_body(x: &[f32], q: &mut [i8]) -> Result<f32, NotFinite> {
         q.fill(0);
         return Ok(0.0);
     }
-    let mut best = (f32::INFINITY, 0.0);
-    for i in 0..CANDIDATES {
-        let d = 127.4375 - 0.5 * i as f32;
-        let (multiplier, scale) = (d / a, a / d);
-        let error = squares(x.len(), |k| {
-            let q = round_small((x[k] * multiplier).max(-127.0).min(127.0)) as f32;
-            (-scale).mul_add(q, x[k])
-        });
-        if error < best.0 || i == 0 {
-            best = (error, d);
-        }
-    }
-    let (multiplier, scale) = (best.1 / a, a / best.1);
+    let d = match x.len() {
+        ..=16 => best_of_short::<16>(x, a),
+        ..=32 => best_of_short::<32>(x, a),
+        ..=64 => best_of_short::<64>(x, a),
+        _ => best(a, |multiplier, scale| squares(x.len(), |k| residue(x[k], multiplier, scale))),
+    };
+    let (multiplier, scale) = (d / a, a / d);
     for (q, x) in q.iter_mut().zip(x) {
         *q = level(*x, multiplier, 127.0) as i8;
     }
     Ok(scale)
+}
+
+/// What a weight loses.
+#[inline(always)]
+fn residue(x: f32, multiplier: f32, scale: f32) -> f32 {
+    let q = round_small((x * multiplier).max(-127.0).min(127.0)) as f32;
+    (-scale).mul_add(q, x)
+}
+
+/// The divisor of the least error among the candidates for a row whose largest magnitude is `a`.
+#[inline(always)]
+fn best(a: f32, error: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut best = (f32::INFINITY, 0.0);
+    for i in 0..CANDIDATES {
+        let d = 127.4375 - 0.5 * i as f32;
+        let error = error(d / a, a / d);
+        if error < best.0 || i == 0 {
+            best = (error, d);
+        }
+    }
+    best.1
+}
+
+/// [`best`] for rows of at most N values, as an adapter's B has many of: zeros beyond the row lose nothing, so a fixed
+/// number of lanes gives the same sum.
+#[inline(always)]
+fn best_of_short<const N: usize>(x: &[f32], a: f32) -> f32 {
+    let mut padded = [0.0f32; N];
+    padded[..x.len()].copy_from_slice(x);
+    best(a, |multiplier, scale| {
+        let mut lanes = padded.map(|x| {
+            let residue = residue(x, multiplier, scale);
+            residue * residue
+        });
+        let mut half = N / 2;
+        while half > 0 {
+            for l in 0..half {
+                lanes[l] += lanes[l + half];
+            }
+            half /= 2;
+        }
+        lanes[0]
+    })
 }
 
 versions! {

@@ -9,7 +9,7 @@ use crate::witness::Asked;
 use clap::Args;
 use engine::{AdapterHandle, Config, Engine, Roots};
 use gateway::Keys;
-use model::Origin;
+use model::{AdapterCache, Origin};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -72,6 +72,9 @@ pub(crate) struct UpArgs {
     /// Gigabytes beside it for adapters that are loaded but not resident. Default: a quarter of --memory.
     #[arg(long, value_name = "GB")]
     host_memory: Option<f64>,
+    /// Gigabytes of the data folder for adapters' quantised forms, from which they load some twenty times as fast.
+    #[arg(long, value_name = "GB", default_value_t = 8.0)]
+    adapter_cache: f64,
 }
 
 /// Serves until interrupted.
@@ -90,8 +93,13 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let engine = Engine::start(base.model.clone(), base.text()?, config)
         .map_err(|error| Failure(format!("starting threads: {error}")))?;
     let engine = Arc::new(engine);
+    let data = args.model.data_folder()?;
+    if !args.model.no_cache {
+        let forms = AdapterCache::new(&data.join("adapters"), bytes("--adapter-cache", args.adapter_cache)?);
+        engine.adapters().keep_forms(forms);
+    }
     let adapters = adapters(args, &engine)?;
-    let folder = args.model.data_folder()?.join("node");
+    let folder = data.join("node");
     let server = gateway::Server::new(
         engine.clone(),
         gateway::Config {

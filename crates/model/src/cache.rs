@@ -7,6 +7,7 @@ use crate::index::Index;
 use crate::load::{LoadOptions, Stage, in_order_of_size};
 use crate::merkle::Hash;
 use crate::parts::{self, Part, PartRef};
+use crate::replace::{Durable, replace};
 use crate::section::{Section, pieces, read_part};
 use crate::{Half, ModelError, Plan, Shape, Weights};
 use exact::Activations;
@@ -104,32 +105,9 @@ impl Cache {
             brain: weights.embedding.half == Half::Brain,
             sections,
         };
-        self.replace(&self.path(key), |path, file| {
+        replace(&self.path(key), Durable::Yes, |path, file| {
             write(file, &header, &parts, options).map_err(ModelError::write(path))
         })
-    }
-
-    /// Makes a file by writing it under a name of its own, then renaming it.
-    fn replace(
-        &self,
-        path: &Path,
-        fill: impl FnOnce(&Path, &mut File) -> Result<(), ModelError>,
-    ) -> Result<(), ModelError> {
-        std::fs::create_dir_all(&self.folder).map_err(ModelError::write(&self.folder))?;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let thread = std::thread::current().id();
-        let beside = self.folder.join(format!(".{name}.{}.{thread:?}.{}.tmp", std::process::id(), now.as_nanos()));
-        let made = File::create_new(&beside).map_err(ModelError::write(&beside)).and_then(|mut file| {
-            fill(&beside, &mut file)?;
-            file.sync_all().map_err(ModelError::write(&beside))?;
-            std::fs::rename(&beside, path).map_err(ModelError::write(path))
-        });
-        if made.is_err() {
-            // The error that matters is already known; what is left behind is at worst an unused file.
-            let _ = std::fs::remove_file(&beside);
-        }
-        made
     }
 
     /// The hashes of files seen before; empty if there are none or they are damaged.
@@ -140,7 +118,7 @@ impl Cache {
     /// Keeps the index for the next start. Failing to is harmless: the files are hashed again.
     pub(crate) fn write_index(&self, index: &Index) {
         if let Some(text) = index.text_if_changed() {
-            let _ = self.replace(&self.index_path(), |path, file| {
+            let _ = replace(&self.index_path(), Durable::Yes, |path, file| {
                 file.write_all(text.as_bytes()).map_err(ModelError::write(path))
             });
         }

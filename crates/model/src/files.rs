@@ -91,9 +91,18 @@ pub fn file_digest(folder: &Path, threads: usize) -> Result<Hash, ModelError> {
     Ok(files.digest(&hashes))
 }
 
+/// Opens a file, and nothing else that may have its name: opening a pipe would wait for whoever writes to it.
+pub(crate) fn open(path: &Path) -> Result<File, ModelError> {
+    let metadata = path.metadata().map_err(ModelError::read(path))?;
+    if !metadata.is_file() {
+        return Err(ModelError::damaged(path, "it is not a file"));
+    }
+    File::open(path).map_err(ModelError::read(path))
+}
+
 /// BLAKE3 of a file.
 pub(crate) fn hash_file(path: &Path, threads: usize) -> Result<Hash, ModelError> {
-    let file = File::open(path).map_err(ModelError::read(path))?;
+    let file = open(path)?;
     let bytes = file.metadata().map_err(ModelError::read(path))?.len();
     if bytes <= JOB_BYTES {
         let mut hasher = blake3::Hasher::new();

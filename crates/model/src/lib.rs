@@ -2,11 +2,14 @@
 //!
 //! - [`Model::load`] reads a folder in the Hugging Face layout: [`Config`], [`Tensors`], quantised weights, digests,
 //!   and a cache of the quantised form for the next start.
-//! - [`Adapter::load`] reads a LoRA adapter in PEFT's layout for such a model.
+//! - [`Adapter::load`] reads a LoRA adapter in PEFT's layout for such a model, [`AdapterCache::load`] the same from its
+//!   quantised form if that was kept.
 //! - [`Text`] turns text and conversations into tokens and back.
 //! - `hub` fetches a checkpoint by name (feature `hub`, on by default).
 //! - [`digest`], [`files`](file_digest) and [`merkle`] name what decides outputs, and open it row by row.
 
+mod adapter_cache;
+mod adapter_form;
 mod bytes;
 mod cache;
 mod chat;
@@ -29,6 +32,7 @@ mod plan;
 mod quantise;
 mod quantization;
 mod random;
+mod replace;
 mod rope;
 mod section;
 mod shape;
@@ -43,6 +47,7 @@ pub mod hub;
 pub mod merkle;
 pub mod pieces;
 
+pub use adapter_cache::{AdapterCache, Kept};
 pub use bytes::TokenBytes;
 pub use chat::Message;
 pub use config::{Architecture, Biases, Config};

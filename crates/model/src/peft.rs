@@ -167,6 +167,11 @@ fn low_rank(
         low_rank.a.set_row(row, &levels, scale / divisor);
         Ok(())
     })?;
-    b.for_rows(rank, |row, values| low_rank.b.quantise_row(isa, row, values).map_err(|_| not_finite(&b, row)))?;
+    let mut levels = vec![0i8; rank];
+    b.for_rows(rank, |row, values| {
+        let scale = quantise_weights(isa, values, &mut levels).map_err(|_| not_finite(&b, row))?;
+        low_rank.b.set_row(row, &levels, scale);
+        Ok(())
+    })?;
     Ok(low_rank)
 }

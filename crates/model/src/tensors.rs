@@ -1,7 +1,7 @@
 //! Tensors by name in a folder of safetensors files, read by ranges: no file is ever whole in memory.
 
 use crate::header::{self, Dtype};
-use crate::{ModelError, widen_half};
+use crate::{ModelError, files, widen_half};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
@@ -129,7 +129,7 @@ impl Tensors {
     }
 
     fn add(&mut self, path: PathBuf) -> Result<(), ModelError> {
-        let file = File::open(&path).map_err(ModelError::read(&path))?;
+        let file = files::open(&path)?;
         for entry in header::read(&path, &file)? {
             let placed = Placed { shard: self.shards.len(), entry };
             if let Some(first) = self.entries.get(&placed.entry.name) {

@@ -4,6 +4,7 @@
 //! on in a thread of its own while others compute. A request holds its adapter by handle, not by name: whatever is
 //! registered under the name later has another handle, and another digest.
 
+mod disk;
 mod loader;
 mod registry;
 mod roots;
@@ -12,13 +13,9 @@ mod tiers;
 pub use registry::{AdapterError, Adapters};
 pub use roots::Roots;
 
-pub(crate) use loader::{Loaded, Loader};
+pub(crate) use disk::{Disk, Loaded};
+pub(crate) use loader::Loader;
 pub(crate) use tiers::{Readiness, Tiers};
-
-#[cfg(test)]
-pub(crate) fn load_now(handle: Arc<AdapterHandle>, model: &model::Model) -> Loaded {
-    loader::load(handle, model, exact::Isa::best())
-}
 
 use cpu::Hash;
 use model::Adapter;

@@ -1,10 +1,8 @@
 //! Which adapters there are, by name.
 
-use super::loader::load;
-use super::{AdapterHandle, Roots, Source};
+use super::{AdapterHandle, Disk, Roots, Source};
 use cpu::Hash;
-use exact::Isa;
-use model::{Adapter, Model};
+use model::{Adapter, AdapterCache};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -54,8 +52,7 @@ pub enum AdapterError {
 
 /// The adapters of an engine by name. Shared with whoever answers requests.
 pub struct Adapters {
-    model: Arc<Model>,
-    isa: Isa,
+    disk: Arc<Disk>,
     bytes_max: u64,
     roots: OnceLock<Roots>,
     names: RwLock<BTreeMap<String, Arc<AdapterHandle>>>,
@@ -65,10 +62,9 @@ pub struct Adapters {
 }
 
 impl Adapters {
-    pub(crate) fn new(model: Arc<Model>, isa: Isa, bytes_max: u64) -> Adapters {
+    pub(crate) fn new(disk: Arc<Disk>, bytes_max: u64) -> Adapters {
         Adapters {
-            model,
-            isa,
+            disk,
             bytes_max,
             roots: OnceLock::new(),
             names: RwLock::default(),
@@ -80,6 +76,12 @@ impl Adapters {
     /// Sets the folders that [`crate::Engine::load_adapter`] may load from. Can be done once; gives whether it was.
     pub fn allow(&self, roots: Roots) -> bool {
         self.roots.set(roots).is_ok()
+    }
+
+    /// Keeps adapters' quantised forms, so that loading one again takes as long as reading it. Can be done once; gives
+    /// whether it was.
+    pub fn keep_forms(&self, forms: AdapterCache) -> bool {
+        self.disk.keep(forms)
     }
 
     /// The adapter of this name.
@@ -122,7 +124,7 @@ impl Adapters {
         pinned: bool,
     ) -> Result<(Arc<AdapterHandle>, Arc<Adapter>), AdapterError> {
         let handle = Arc::new(self.handle(name, Source::Folder(folder.to_owned()), pinned));
-        let adapter = load(handle.clone(), &self.model, self.isa).result.map_err(AdapterError::Unusable)?;
+        let adapter = self.disk.load(handle.clone()).result.map_err(AdapterError::Unusable)?;
         self.check_size(adapter.bytes() as u64)?;
         if pinned {
             let others = self.list();
@@ -147,7 +149,7 @@ impl Adapters {
         let handle = self.handle(name, Source::Folder(folder), false);
         let loaded = {
             let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-            load(Arc::new(handle), &self.model, self.isa)
+            self.disk.load(Arc::new(handle))
         };
         let adapter = loaded.result.map_err(AdapterError::Unusable)?;
         if digest.is_some_and(|digest| digest != adapter.digest) {
@@ -164,7 +166,7 @@ impl Adapters {
         if handle.digest().is_some() {
             return Ok(None);
         }
-        let adapter = load(handle.clone(), &self.model, self.isa).result.map_err(AdapterError::Unusable)?;
+        let adapter = self.disk.load(handle.clone()).result.map_err(AdapterError::Unusable)?;
         self.check_size(adapter.bytes() as u64)?;
         Ok(Some(adapter))
     }

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::AdapterError;
-use crate::adapters::Roots;
+use crate::adapters::{Disk, Roots};
 use crate::{Engine, Refusal};
+use model::AdapterCache;
 use std::fs;
 
 fn request(handle: &Arc<AdapterHandle>, seed: u64) -> Request {
@@ -211,9 +212,30 @@ fn files_that_change_under_a_name_are_noticed_not_served() {
     assert_eq!(first.adapter, handle.digest());
     // The same handle, loaded again from other files.
     copy(&folder.path().join("reply"), &folder.path().join("sql"));
-    let loaded = crate::adapters::load_now(handle.clone(), engine.model());
+    let loaded = Disk::new(engine.model().clone(), Isa::best()).load(handle.clone());
     assert!(loaded.result.err().unwrap().contains("changed"));
     assert_eq!(answer(&engine, "lazy").unwrap().adapter, first.adapter);
+}
+
+#[test]
+fn adapters_loaded_again_come_from_their_kept_forms_with_the_same_bits() {
+    let (folder, engine) = demo();
+    let forms = folder.path().join("forms");
+    assert!(engine.adapters().keep_forms(AdapterCache::new(&forms, 64 << 20)));
+    assert!(!engine.adapters().keep_forms(AdapterCache::new(&forms, 64 << 20)));
+    let register = |name: &str| engine.adapters().register(name, &folder.path().join("sql")).unwrap();
+    let mut answers = vec![];
+    for round in 0..4 {
+        if let Some(form) = fs::read_dir(&forms).ok().and_then(|mut found| found.next()).filter(|_| round == 2) {
+            fs::write(form.unwrap().path(), "damage").unwrap();
+        }
+        // A new name is loaded anew.
+        register(&format!("name{round}"));
+        answers.push(bits(answer(&engine, &format!("name{round}")).unwrap()));
+        assert_eq!(fs::read_dir(&forms).unwrap().count(), 1);
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
+    assert_eq!(engine.counters().adapters_loaded, 4);
 }
 
 #[test]

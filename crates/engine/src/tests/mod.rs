@@ -8,7 +8,7 @@ mod pressure;
 mod speculation;
 mod time;
 
-use crate::adapters::{AdapterHandle, Adapters, Loaded};
+use crate::adapters::{AdapterHandle, Adapters, Disk, Loaded};
 use crate::config::Config;
 use crate::core::Core;
 use crate::device::CpuDevice;
@@ -111,7 +111,7 @@ impl Rig {
         let plan = config.plan(&model().shape);
         let device = CpuDevice::new(model(), executor, plan.pages_max).unwrap();
         let core = Core::new(Box::new(device), &model(), config);
-        let adapters = Adapters::new(model(), config.isa, plan.adapters_bytes_max);
+        let adapters = Adapters::new(Arc::new(Disk::new(model(), config.isa)), plan.adapters_bytes_max);
         Rig { core, adapters, tickets: Arc::default() }
     }
 

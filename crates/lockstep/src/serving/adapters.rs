@@ -4,6 +4,7 @@ use super::{Dice, Served, ServingArgs, ask, percentile, together};
 use crate::demo;
 use crate::failure::{Failure, io};
 use engine::{AdapterHandle, Engine, Request};
+use model::{Adapter, AdapterCache};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,11 +41,17 @@ impl Farm {
         fs::write(to.join("adapter_model.safetensors"), bytes).map_err(io(&to))
     }
 
-    fn path(&self, number: usize) -> PathBuf {
+    pub(super) fn path(&self, number: usize) -> PathBuf {
         self.folder.join(format!("a{number:04}"))
     }
 
+    /// Where quantised forms are kept, to go with the rest.
+    pub(super) fn forms(&self) -> PathBuf {
+        self.folder.join("forms")
+    }
+
     pub(super) fn register(&self, engine: &Engine, count: usize) -> Result<Vec<Arc<AdapterHandle>>, Failure> {
+        engine.adapters().keep_forms(AdapterCache::new(&self.forms(), 64 << 30));
         let register = |n| Ok(engine.adapters().register(&format!("a{n:04}"), &self.path(n))?);
         (0..count).map(register).collect()
     }
@@ -62,10 +69,12 @@ pub(super) fn run(args: &ServingArgs) -> Result<(), Failure> {
     let slots = (count / 16).max(1);
     let served = Served::load(args, 0)?;
     let farm = Farm::grow(args, count)?;
-    let folder = args.model.adapter_folder(demo::ADAPTERS[0])?;
-    let each = model::Adapter::load(&folder, &served.model, args.model.machine.isa()?)?.bytes() as u64;
+    let isa = args.model.machine.isa()?;
+    let bytes = |name| Ok::<_, Failure>(Adapter::load(&args.model.adapter_folder(name)?, &served.model, isa)?.bytes());
+    let each =
+        demo::ADAPTERS.into_iter().map(bytes).collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0) as u64;
     println!(
-        "{count} adapters of {:.2} MB, {slots} of them resident at most, host memory for {}; {} clients, {} requests a \
+        "{count} adapters of at most {:.2} MB, {slots} of them resident at most, host memory for {}; {} clients, {} requests a \
          point, 48 tokens of prompt, 16 of answer",
         each as f64 / 1e6,
         slots as u64 * args.host,

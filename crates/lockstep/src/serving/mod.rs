@@ -3,7 +3,9 @@
 
 mod adapters;
 mod edits;
+mod load;
 mod noise;
+mod pace;
 mod prefix;
 
 use crate::failure::Failure;
@@ -29,10 +31,11 @@ pub(crate) struct ServingArgs {
     /// Requests: for each point (adapters), or in all (prefix).
     #[arg(long, default_value_t = 32)]
     requests: usize,
-    /// adapters: how many there are. noise: how many come at once.
+    /// adapters, load: how many there are. noise: how many come at once.
     #[arg(long)]
     adapters: Option<usize>,
-    /// adapters: requests at once. noise: streams that must not be disturbed.
+    /// adapters: requests at once. noise: streams that must not be disturbed. pace: a quarter of the requests at once that
+    /// show what the machine can do.
     #[arg(long, default_value_t = 8)]
     clients: usize,
     /// adapters: host memory for adapters, as a multiple of the resident ones'.
@@ -53,8 +56,12 @@ pub(crate) struct ServingArgs {
 enum Scenario {
     /// Time to the first token as the adapters in use outgrow the places for them.
     Adapters,
+    /// Time to load an adapter, in parts.
+    Load,
     /// Time between tokens of others while many cold adapters are asked for at once.
     Noise,
+    /// Time between tokens at a fifth and at four fifths of what the machine can do.
+    Pace,
     /// Time to the first token of prompts that begin the same.
     Prefix,
     /// A long answer of which the client predicts all but ten lines.
@@ -65,7 +72,9 @@ enum Scenario {
 pub(crate) fn run(args: &ServingArgs) -> Result<(), Failure> {
     match args.scenario {
         Scenario::Adapters => adapters::run(args),
+        Scenario::Load => load::run(args),
         Scenario::Noise => noise::run(args),
+        Scenario::Pace => pace::run(args),
         Scenario::Prefix => prefix::run(args),
         Scenario::Edits => edits::run(args),
     }

@@ -26,9 +26,12 @@ pub(super) fn run(args: &ServingArgs) -> Result<(), Failure> {
         "between tokens of the streams, ms", "p50", "p99", "worst", "burst s"
     );
     let mut quiet_p99 = None;
-    for (what, kind) in
-        [("quiet", Burst::None), ("burst on adapters in place", Burst::Warm), ("burst on cold adapters", Burst::Cold)]
-    {
+    for (what, kind) in [
+        ("quiet", Burst::None),
+        ("burst on adapters in place", Burst::Warm),
+        ("burst on adapters never seen before", Burst::Cold),
+        ("burst on adapters whose forms are kept", Burst::Cold),
+    ] {
         let engine = served.engine(args, 4096, |config| config.memory += 1 << 30)?;
         let handles = farm.register(&engine, burst + args.clients)?;
         let (own, others) = handles.split_at(args.clients);
