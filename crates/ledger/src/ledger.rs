@@ -7,6 +7,7 @@ use crate::error::LedgerError;
 use crate::money::Micros;
 use crate::operation::{Done, Hold, Operation, Order, Settlement, Time, What};
 use crate::reader::{self, Ask, Statement};
+use crate::rules::check_texts;
 use crate::schema;
 use crate::spool::Spool;
 use crate::sql::{Connection, Row, Watch};
@@ -138,6 +139,7 @@ impl Ledger {
     /// # Errors
     /// The rules refuse it, or it cannot be made durable.
     pub async fn apply(&self, operation: Operation) -> Result<Done, LedgerError> {
+        check_texts(&operation)?;
         let slow = || LedgerError::Slow(u64::try_from(self.inner.wait.as_millis()).unwrap_or(u64::MAX));
         let jobs = self.inner.jobs.as_ref().ok_or(LedgerError::Closed)?;
         let (reply, answer) = oneshot::channel();

@@ -10,7 +10,7 @@ use crate::reader::Statement;
 use crate::sql::Type::{Int, Text};
 use crate::sql::{Row, Type, Value};
 use crate::status::Health;
-use crate::store::{LINES_MAX, StoreError, account, damaged, int, text};
+use crate::store::{LINES_MAX, account, damaged, int, text};
 
 /// Rows of one page, at most.
 pub const PAGE_MAX: u32 = 1000;
@@ -361,7 +361,7 @@ fn page(limit: u32) -> Value {
 }
 
 pub(crate) fn parse<T>(table: &str, rows: &[Row], read: fn(&Row) -> Option<T>) -> Result<Vec<T>, LedgerError> {
-    let one = |row: &Row| read(row).ok_or_else(|| LedgerError::from(StoreError::from(damaged(table, row))));
+    let one = |row: &Row| read(row).ok_or_else(|| LedgerError::from(damaged(table, row)));
     rows.iter().map(one).collect()
 }
 

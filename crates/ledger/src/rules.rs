@@ -6,7 +6,7 @@
 use crate::account::{AccountId, NAME_BYTES_MAX, is_name};
 use crate::error::Refusal;
 use crate::money::Micros;
-use crate::operation::{Done, Hold, Kind, Operation, Order, Outcome, Settlement, Time};
+use crate::operation::{Done, Hold, Kind, Operation, Order, Outcome, Settlement, Time, What};
 use crate::slice::{Account, Known, OpenHold, Slice, Traffic, Transaction, hour_of};
 use crate::split::apportion;
 
@@ -19,7 +19,6 @@ const FLOOR_MAX: i64 = Micros::MAX.0;
 
 /// Applies an operation. The slice is unchanged if it is refused.
 pub(crate) fn apply(slice: &mut Slice, operation: &Operation, now: Time) -> Result<Done, Refusal> {
-    check_id(operation.id())?;
     let digest = operation.digest();
     match operation {
         Operation::Hold(hold) => open_hold(slice, hold, digest, now),
@@ -30,8 +29,26 @@ pub(crate) fn apply(slice: &mut Slice, operation: &Operation, now: Time) -> Resu
     }
 }
 
-fn check_id(id: &str) -> Result<(), Refusal> {
-    check_text("an id", NAME_BYTES_MAX, id, is_name(id))
+/// Whether an operation's texts can be kept at all. Asked before it joins a group, so that no text of one operation keeps the
+/// database from taking the others.
+pub(crate) fn check_texts(operation: &Operation) -> Result<(), Refusal> {
+    let id = |id: &str| check_text("an id", NAME_BYTES_MAX, id, is_name(id));
+    id(operation.id())?;
+    let is_text = |text: &str| !text.contains('\0');
+    match operation {
+        Operation::Hold(_) | Operation::Release { .. } | Operation::Expire { .. } => Ok(()),
+        Operation::Settle(Settlement { model, receipt, .. }) => {
+            check_text("a model's name", TEXT_BYTES_MAX, model, is_text(model) && !model.is_empty())?;
+            receipt.as_deref().map_or(Ok(()), id)
+        }
+        Operation::Order(order) => {
+            check_text("a note", TEXT_BYTES_MAX, &order.note, is_text(&order.note))?;
+            match &order.what {
+                What::Appeal { slash: other } | What::Refund { settlement: other, .. } => id(other),
+                _ => Ok(()),
+            }
+        }
+    }
 }
 
 fn check_text(what: &'static str, max: usize, text: &str, is_well: bool) -> Result<(), Refusal> {
@@ -169,11 +186,6 @@ fn check_settlement(settlement: &Settlement, hold: &OpenHold) -> Result<(), Refu
     if settlement.operator.kind() != "operator" {
         return Err(Refusal::Kind { account: settlement.operator.clone(), wanted: "an operator:" });
     }
-    let is_text = |text: &str| !text.is_empty() && !text.contains('\0');
-    check_text("a model's name", TEXT_BYTES_MAX, &settlement.model, is_text(&settlement.model))?;
-    if let Some(receipt) = &settlement.receipt {
-        check_text("a receipt's id", NAME_BYTES_MAX, receipt, is_name(receipt))?;
-    }
     let most = usage.prompt.max(usage.cached).max(usage.output).max(usage.accepted);
     if most > TOKENS_MAX { Err(Refusal::Tokens(most)) } else { Ok(()) }
 }
@@ -259,7 +271,6 @@ fn obey(slice: &mut Slice, order: &Order, digest: i64, now: Time) -> Result<Done
         }
         _ => return Err(Refusal::OtherContent(id.clone())),
     }
-    check_text("a note", TEXT_BYTES_MAX, &order.note, !order.note.contains('\0'))?;
     let posted = crate::orders::post_order(slice, &order.what, now)?;
     let known = Known {
         number: posted.number,

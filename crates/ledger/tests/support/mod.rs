@@ -1,7 +1,7 @@
 //! A place for books of a test: a folder, and where it is wanted a PostgreSQL of its own.
 
 #![allow(dead_code, clippy::allow_attributes, reason = "each test uses a part of it")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 pub(crate) mod postgres;
 
