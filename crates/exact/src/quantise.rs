@@ -129,8 +129,8 @@ fn weight_row_body(x: &[f32], q: &mut [i8]) -> Result<f32, NotFinite> {
     }
     let d = match x.len() {
         ..=16 => best_of_short::<16>(x, a),
-        ..=32 => best_of_short::<32>(x, a),
-        ..=64 => best_of_short::<64>(x, a),
+        17..=32 => best_of_short::<32>(x, a),
+        33..=64 => best_of_short::<64>(x, a),
         _ => best(a, |multiplier, scale| squares(x.len(), |k| residue(x[k], multiplier, scale))),
     };
     let (multiplier, scale) = (d / a, a / d);

@@ -44,7 +44,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve a base model and its adapters to any OpenAI client.
-    Up(up::UpArgs),
+    Up(Box<up::UpArgs>),
     /// Replay an answer and say whether its receipt is true. Exit code 0: equal; 1: not, or an error.
     Verify(verify::VerifyArgs),
     /// Check a node's log of receipts, prove what is in it, serve a copy of it.

@@ -99,7 +99,7 @@ fn offered(
                 let (mut first, mut last, mut gaps) = (None, None, Vec::new());
                 while let Some(event) = events.blocking_recv() {
                     let now = Instant::now();
-                    if let Event::Text(_) = event {
+                    if let Event::Text(..) = event {
                         first.get_or_insert(now - asked);
                         gaps.extend(last.replace(now).map(|last: Instant| now - last));
                     }
