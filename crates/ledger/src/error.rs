@@ -4,6 +4,7 @@ use crate::account::{AccountError, AccountId};
 use crate::money::Micros;
 use crate::price::PriceError;
 use crate::split::SplitError;
+use crate::statement::StatementError;
 use std::sync::Arc;
 
 /// Why the ledger could not do what was asked.
@@ -173,4 +174,4 @@ macro_rules! config {
         })*
     };
 }
-config!(AccountError, SplitError, PriceError, std::io::Error);
+config!(AccountError, SplitError, PriceError, StatementError, std::io::Error);

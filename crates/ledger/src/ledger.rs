@@ -6,7 +6,7 @@ use crate::database::{Database, Durability};
 use crate::error::LedgerError;
 use crate::money::Micros;
 use crate::operation::{Done, Hold, Operation, Order, Settlement, Time, What};
-use crate::reader::{self, Ask, Statement};
+use crate::reader::{self, Ask, Mode, Question};
 use crate::rules::check_texts;
 use crate::schema;
 use crate::spool::Spool;
@@ -29,8 +29,8 @@ pub struct Config {
     pub durability: Durability,
     /// How long earnings wait before they can be paid out.
     pub audit_window: Duration,
-    /// File for settlements and releases while the database is away; each process has its own.
-    pub spool: PathBuf,
+    /// File for settlements and releases while the database is away; each process has its own. None: they are refused then.
+    pub spool: Option<PathBuf>,
     /// The most bytes of that file.
     pub spool_bytes: u64,
     /// Operations that may wait for their group.
@@ -55,7 +55,7 @@ impl Config {
             database,
             durability: Durability::Power,
             audit_window: Duration::from_secs(30 * 24 * 3600),
-            spool: spool.into(),
+            spool: Some(spool.into()),
             spool_bytes: 64 << 20,
             queue: 4096,
             group: 512,
@@ -64,6 +64,11 @@ impl Config {
             clock: Clock::system(),
             watch: None,
         }
+    }
+
+    /// For whoever asks and gives orders, but settles nothing: without a spool, and without checks by the clock.
+    pub fn for_orders(database: Database) -> Config {
+        Config { spool: None, check_every: None, ..Config::new(database, "") }
     }
 }
 
@@ -213,9 +218,8 @@ impl Ledger {
     /// # Errors
     /// The database does not answer.
     pub async fn expire(&self) -> Result<usize, LedgerError> {
-        let (jobs, asks) = (self.inner.jobs.as_ref(), self.inner.asks.as_ref());
-        let (jobs, asks) = (jobs.ok_or(LedgerError::Closed)?, asks.ok_or(LedgerError::Closed)?);
-        crate::routine::expire(jobs, asks, self.now()).await
+        let jobs = self.inner.jobs.as_ref().ok_or(LedgerError::Closed)?;
+        crate::routine::expire(jobs, self.asks()?, self.now()).await
     }
 
     /// What this process knows by itself of how things are.
@@ -223,10 +227,19 @@ impl Ledger {
         self.inner.status.get()
     }
 
-    /// Reads by statements that see the books as of one moment.
-    pub(crate) async fn read(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, LedgerError> {
-        let asks = self.inner.asks.as_ref().ok_or(LedgerError::Closed)?;
-        reader::ask(asks, statements, self.inner.wait).await
+    /// Who answers questions.
+    pub(crate) fn asks(&self) -> Result<&mpsc::Sender<Ask>, LedgerError> {
+        self.inner.asks.as_ref().ok_or(LedgerError::Closed)
+    }
+
+    /// Asks questions that see the books as of one moment.
+    pub(crate) async fn read(&self, questions: Vec<Question>) -> Result<Vec<Vec<Row>>, LedgerError> {
+        reader::ask(self.asks()?, Mode::Read, questions, self.inner.wait).await
+    }
+
+    /// Changes what is beside the books, with nobody else writing.
+    pub(crate) async fn write(&self, questions: Vec<Question>) -> Result<Vec<Vec<Row>>, LedgerError> {
+        reader::ask(self.asks()?, Mode::Write, questions, self.inner.wait).await
     }
 }
 
@@ -264,7 +277,12 @@ async fn prepare(config: &Config, status: Arc<Status>) -> Result<Writer, LedgerE
     {
         std::fs::create_dir_all(folder)?;
     }
-    let spool = Spool::open(&config.spool, config.spool_bytes)?;
+    let spool = match &config.spool {
+        Some(path) => Spool::open(path, config.spool_bytes)?,
+        None => Spool::none(),
+    };
+    let (waiting, set_aside) = (spool.len(), spool.set_aside_count());
+    status.change(|status| (status.waiting, status.set_aside) = (waiting, set_aside));
     let cannot = |error: sqlx::Error| LedgerError::Away(format!("{}: {error}", config.database).into());
     let opened = Connection::open(&config.database, config.durability, config.watch.clone()).await;
     let mut connection = opened.map_err(cannot)?;

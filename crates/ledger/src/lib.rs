@@ -44,6 +44,8 @@
 //! requests. `docs/ledger.md` defines accounts, operations and invariants.
 
 mod account;
+mod balances;
+mod check;
 mod clock;
 mod database;
 mod error;
@@ -51,21 +53,26 @@ mod ledger;
 mod money;
 mod operation;
 mod orders;
+mod posting;
 mod price;
+mod publish;
 mod query;
 mod reader;
 mod routine;
+mod rows;
 mod rules;
 mod schema;
 mod slice;
 mod split;
 mod spool;
 mod sql;
+mod statement;
 mod status;
 mod store;
 mod writer;
 
 pub use account::{AccountError, AccountId, NAME_BYTES_MAX};
+pub use check::{Checked, Extent};
 pub use clock::Clock;
 pub use database::{Database, Durability};
 pub use error::{LedgerError, Refusal};
@@ -73,6 +80,9 @@ pub use ledger::{Config, Ledger};
 pub use money::{AmountError, MICROS_PER_DOLLAR, Micros};
 pub use operation::{Done, Hold, Kind, Operation, Order, Outcome, Settlement, Time, What};
 pub use price::{Price, PriceError, PriceList, Usage};
-pub use query::{Balance, Earnings, Entry, HoldRow, PAGE_MAX, Posting, Settled, TrafficRow};
+pub use query::PAGE_MAX;
+pub use rows::{Balance, Earnings, Entry, HoldRow, Posting, Settled, TrafficRow};
 pub use split::{SHARES_MAX, Split, SplitError, WHOLE_PPM};
+pub use statement::{BalanceProof, Leaf, Leaves, Statement, StatementError};
 pub use status::Health;
+pub use tlog::{Note, SigningKey};

@@ -4,7 +4,7 @@ use crate::account::AccountId;
 use crate::error::Refusal;
 use crate::money::Micros;
 use crate::operation::{Kind, Time, What};
-use crate::rules::{post, set_floor, undo};
+use crate::posting::{post, set_floor, undo};
 use crate::slice::{Slice, hour_of};
 
 /// An order that was carried out.

@@ -1,4 +1,5 @@
-//! Reading: a few connections beside the writer's, each of which answers one question at a time, as of one moment.
+//! Reading: a few connections beside the writer's, each of which answers one request at a time, as of one moment. What is
+//! seldom written beside the books goes the same way.
 
 use crate::database::{Database, Durability};
 use crate::error::LedgerError;
@@ -17,27 +18,37 @@ const READERS: usize = 2;
 const TRIES: usize = 2;
 
 /// A statement, its values, and the types of the columns it gives.
-pub(crate) struct Statement {
+#[derive(Clone)]
+pub(crate) struct Question {
     pub(crate) text: &'static str,
     pub(crate) values: Vec<Value>,
     pub(crate) types: &'static [Type],
 }
 
-/// Statements that see the books as of one moment, and who waits for their rows.
+/// Whether statements see the books as of one moment, or change them with nobody else writing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Read,
+    Write,
+}
+
+/// Statements of one transaction, and who waits for their rows.
 pub(crate) struct Ask {
-    statements: Vec<Statement>,
+    mode: Mode,
+    questions: Vec<Question>,
     reply: oneshot::Sender<Result<Vec<Vec<Row>>, LedgerError>>,
 }
 
 /// Asks, and waits for the answer.
 pub(crate) async fn ask(
     asks: &mpsc::Sender<Ask>,
-    statements: Vec<Statement>,
+    mode: Mode,
+    questions: Vec<Question>,
     wait: Duration,
 ) -> Result<Vec<Vec<Row>>, LedgerError> {
     let (reply, answer) = oneshot::channel();
     let asked = async {
-        asks.send(Ask { statements, reply }).await.map_err(|_| LedgerError::Closed)?;
+        asks.send(Ask { mode, questions, reply }).await.map_err(|_| LedgerError::Closed)?;
         answer.await.map_err(|_| LedgerError::Closed)?
     };
     let slow = || LedgerError::Slow(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
@@ -65,27 +76,30 @@ impl Reader {
     async fn run(mut self, asks: Arc<Mutex<mpsc::Receiver<Ask>>>) {
         loop {
             let next = asks.lock().await.recv().await;
-            let Some(Ask { statements, reply }) = next else { return };
-            let mut answer = self.read(&statements).await;
+            let Some(Ask { mode, questions, reply }) = next else { return };
+            let mut answer = self.answer(mode, &questions).await;
             for _ in 1..TRIES {
                 if answer.as_ref().is_err_and(|error| is_away(error) && !reply.is_closed()) {
-                    answer = self.read(&statements).await;
+                    answer = self.answer(mode, &questions).await;
                 }
             }
             let _ = reply.send(answer.map_err(LedgerError::from));
         }
     }
 
-    async fn read(&mut self, statements: &[Statement]) -> Result<Vec<Vec<Row>>, StoreError> {
+    async fn answer(&mut self, mode: Mode, questions: &[Question]) -> Result<Vec<Vec<Row>>, StoreError> {
         // Until it is put back a connection may be in the middle of something.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => Connection::open(&self.database, self.durability, self.watch.clone()).await?,
         };
-        connection.begin_snapshot().await?;
+        match mode {
+            Mode::Read => connection.begin_snapshot().await?,
+            Mode::Write => connection.begin().await?,
+        }
         let mut answers = vec![];
-        for statement in statements {
-            answers.push(connection.query(statement.text, &statement.values, statement.types).await?);
+        for question in questions {
+            answers.push(connection.query(question.text, &question.values, question.types).await?);
         }
         connection.commit().await?;
         self.connection = Some(connection);

@@ -1,9 +1,10 @@
-//! What is done by the clock: holds whose time is over give their money back.
+//! What is done by the clock: holds whose time is over give their money back, and the books are checked.
 
+use crate::check::{Extent, check};
 use crate::clock::Clock;
 use crate::error::LedgerError;
 use crate::operation::{Operation, Time};
-use crate::reader::{Ask, Statement, ask};
+use crate::reader::{Ask, Mode, Question, ask};
 use crate::sql::Type;
 use crate::store::text;
 use crate::writer::Job;
@@ -26,6 +27,9 @@ pub(crate) async fn run(jobs: mpsc::WeakSender<Job>, asks: mpsc::WeakSender<Ask>
         if let Err(error) = expire(&jobs, &asks, clock.now()).await {
             tracing::warn!("holds whose time is over: {error}");
         }
+        if let Err(error) = check(&asks, clock.now(), Extent::New).await {
+            tracing::warn!("checking the books: {error}");
+        }
     }
 }
 
@@ -35,8 +39,8 @@ pub(crate) async fn expire(
     asks: &mpsc::Sender<Ask>,
     now: Time,
 ) -> Result<usize, LedgerError> {
-    let statement = Statement { text: DUE, values: vec![now.into(), EXPIRE_MAX.into()], types: &[Type::Text] };
-    let rows = ask(asks, vec![statement], WAIT).await?;
+    let question = Question { text: DUE, values: vec![now.into(), EXPIRE_MAX.into()], types: &[Type::Text] };
+    let rows = ask(asks, Mode::Read, vec![question], WAIT).await?;
     let mut answers = vec![];
     for hold in rows.iter().flatten().filter_map(|row| text(&row[0])) {
         let (reply, answer) = oneshot::channel();

@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS books (
     one {number}, version BIGINT NOT NULL, next BIGINT NOT NULL, groups BIGINT NOT NULL, violation TEXT,
     checked BIGINT NOT NULL, checked_at BIGINT NOT NULL);
 INSERT INTO books (one, version, next, groups, violation, checked, checked_at)
-    VALUES (1, 1, 1, 0, NULL, 0, 0) ON CONFLICT (one) DO NOTHING;
+    VALUES (1, 1, 1, 0, NULL, 1, 0) ON CONFLICT (one) DO NOTHING;
 CREATE TABLE IF NOT EXISTS accounts (
     id TEXT PRIMARY KEY, balance BIGINT NOT NULL, held BIGINT NOT NULL, floor BIGINT NOT NULL, owed BIGINT NOT NULL,
     opened_at BIGINT NOT NULL);
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS postings (
     number {number}, account TEXT NOT NULL, amount BIGINT NOT NULL);
 CREATE INDEX IF NOT EXISTS postings_account ON postings (account, number);
 CREATE TABLE IF NOT EXISTS flows (
-    account TEXT NOT NULL, hour BIGINT NOT NULL, earned BIGINT NOT NULL, spent BIGINT NOT NULL, refunded BIGINT NOT NULL,
+    account TEXT NOT NULL, hour BIGINT NOT NULL, earned BIGINT NOT NULL, refunded BIGINT NOT NULL,
     requests BIGINT NOT NULL, PRIMARY KEY (account, hour));
 CREATE INDEX IF NOT EXISTS flows_hour ON flows (hour);
 CREATE TABLE IF NOT EXISTS traffic (
@@ -139,12 +139,12 @@ pub(crate) static NEW_POSTINGS: Bulk = Bulk {
 };
 
 pub(crate) static ADD_FLOWS: Bulk = Bulk {
-    text: "INSERT INTO flows (account, hour, earned, spent, refunded, requests) \
-           SELECT account, hour, earned, spent, refunded, requests FROM {rows} WHERE true \
+    text: "INSERT INTO flows (account, hour, earned, refunded, requests) \
+           SELECT account, hour, earned, refunded, requests FROM {rows} WHERE true \
            ON CONFLICT (account, hour) DO UPDATE SET earned = flows.earned + excluded.earned, \
-           spent = flows.spent + excluded.spent, refunded = flows.refunded + excluded.refunded, \
+           refunded = flows.refunded + excluded.refunded, \
            requests = flows.requests + excluded.requests",
-    columns: &[("account", Text), ("hour", Int), ("earned", Int), ("spent", Int), ("refunded", Int), ("requests", Int)],
+    columns: &[("account", Text), ("hour", Int), ("earned", Int), ("refunded", Int), ("requests", Int)],
 };
 
 pub(crate) static ADD_TRAFFIC: Bulk = Bulk {

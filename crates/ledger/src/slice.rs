@@ -69,11 +69,10 @@ pub(crate) struct Transaction {
     pub(crate) settlement: Option<Settlement>,
 }
 
-/// What an account earned and spent by settlements in one hour.
+/// What an account earned by settlements in one hour.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Flow {
     pub(crate) earned: i64,
-    pub(crate) spent: i64,
     /// Earnings of that hour that were refunded later.
     pub(crate) refunded: i64,
     pub(crate) requests: i64,

@@ -11,8 +11,11 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tlog::{Journal, LogError};
 
+/// How long the file's lock is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 const KIND: &[u8; 16] = b"lockstep spool 1";
 
 /// Operations that wait for the database.
@@ -22,10 +25,16 @@ pub(crate) struct Spool {
     /// None: what is on disk is to be read again before more is written.
     journal: Option<Journal>,
     waiting: VecDeque<Operation>,
-    _lock: File,
+    /// None: there is no file, and nothing can wait.
+    lock: Option<File>,
 }
 
 impl Spool {
+    /// No file: settlements are refused while the database is away. For whoever only asks and orders.
+    pub(crate) fn none() -> Spool {
+        Spool { path: PathBuf::new(), bytes_max: 0, journal: None, waiting: VecDeque::new(), lock: None }
+    }
+
     /// Opens the file, or creates it; what waits in it is read. One process at a time.
     pub(crate) fn open(path: &Path, bytes_max: u64) -> Result<Spool, LedgerError> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -34,12 +43,18 @@ impl Spool {
         let lock_path = path.with_extension("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
         let lock = lock.map_err(|error| spool_error(&lock_path, &error))?;
-        if lock.try_lock().is_err() {
+        let begun = Instant::now();
+        // A process that this one is just starting holds what is open here for a moment.
+        while lock.try_lock().is_err() {
+            if begun.elapsed() < LOCK_WAIT {
+                std::thread::sleep(Duration::from_millis(20));
+                continue;
+            }
             let what = format!("{} is used by another process: give each its own spool", path.display());
             return Err(LedgerError::Config(what.into()));
         }
         let (journal, waiting) = read(path).map_err(|error| LedgerError::Config(error.to_string().into()))?;
-        Ok(Spool { path: path.to_owned(), bytes_max, journal: Some(journal), waiting, _lock: lock })
+        Ok(Spool { path: path.to_owned(), bytes_max, journal: Some(journal), waiting, lock: Some(lock) })
     }
 
     /// How many operations wait.
@@ -50,6 +65,9 @@ impl Spool {
     /// Keeps operations; they are durable when this returns, or none is kept.
     pub(crate) fn keep(&mut self, operations: &[&Operation]) -> Result<(), LedgerError> {
         let failed = |what: String| LedgerError::Spool(what.into());
+        if self.lock.is_none() {
+            return Err(failed("there is no file where this could wait for it".to_owned()));
+        }
         let bytes = serde_json::to_vec(operations).map_err(|error| failed(error.to_string()))?;
         let journal = match self.journal.as_mut() {
             Some(journal) => journal,

@@ -13,8 +13,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Rows of a statement for SQLite, largest first: so few texts are prepared for any number of rows.
-const CHUNKS: [usize; 5] = [128, 32, 8, 2, 1];
+/// Rows of a statement for SQLite, fewest first; rows of nothing fill it up. So few texts are prepared for any number of rows,
+/// and each costs one statement, which is a conversation with another thread.
+const SIZES: [usize; 7] = [1, 4, 16, 32, 64, 128, 256];
 /// How long a writer waits for another process's transaction in SQLite.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -188,7 +189,7 @@ impl Connection {
         }
     }
 
-    /// Runs a statement over many rows, in parts if they are many; gives the rows it returns, in no order.
+    /// Runs a statement over many rows, whose first column is never empty; in parts if they are many. Gives the rows it returns, in no order.
     pub(crate) async fn bulk(&mut self, bulk: &'static Bulk, rows: &[Row], types: &[Type]) -> sqlx::Result<Vec<Row>> {
         let mut found = vec![];
         if rows.is_empty() {
@@ -204,19 +205,18 @@ impl Connection {
             }
             return Ok(found);
         }
-        let mut left = rows;
-        for chunk in CHUNKS {
-            while left.len() >= chunk {
-                let (now, later) = left.split_at(chunk);
-                left = later;
-                let text = self.text(bulk, chunk);
-                self.see(&text);
-                if let Inner::Sqlite(connection) = &mut self.inner {
-                    let query = sqlx::query_with(AssertSqlSafe(text), sqlite_arguments(now.iter().flatten())?);
-                    let rows = query.fetch_all(connection).await?;
-                    let rows = rows.iter().map(|row| sqlite_row(row, types));
-                    found.extend(rows.collect::<sqlx::Result<Vec<_>>>()?);
-                }
+        let largest = SIZES[SIZES.len() - 1];
+        let nothing = vec![Value::Null; bulk.columns.len()];
+        for part in rows.chunks(largest) {
+            let size = SIZES.into_iter().find(|size| *size >= part.len()).unwrap_or(largest);
+            let text = self.text(bulk, size);
+            self.see(&text);
+            if let Inner::Sqlite(connection) = &mut self.inner {
+                let filled = part.iter().chain(std::iter::repeat_n(&nothing, size - part.len()));
+                let query = sqlx::query_with(AssertSqlSafe(text), sqlite_arguments(filled.flatten())?);
+                let rows = query.fetch_all(connection).await?;
+                let rows = rows.iter().map(|row| sqlite_row(row, types));
+                found.extend(rows.collect::<sqlx::Result<Vec<_>>>()?);
             }
         }
         Ok(found)
@@ -241,16 +241,17 @@ fn arrays(columns: &[(&str, Type)]) -> String {
     format!("UNNEST({}) AS rows ({})", arrays.join(", "), names.join(", "))
 }
 
-/// SQLite's table of rows.
+/// SQLite's table of rows, without those of nothing: no first column is ever empty.
 fn values(columns: &[(&str, Type)], rows: usize) -> String {
-    let width = columns.len();
-    let row = |row: usize| {
-        let places: Vec<String> = (1..=width).map(|column| format!("${}", row * width + column)).collect();
-        format!("({})", places.join(", "))
-    };
-    let rows: Vec<String> = (0..rows).map(row).collect();
+    // Without numbers: SQLite looks for a numbered place among all that are named, one after the other.
+    let row = format!("({})", vec!["?"; columns.len()].join(", "));
+    let rows = vec![row; rows];
     let names = (1..).zip(columns).map(|(index, (name, _))| format!("column{index} AS {name}"));
-    format!("(SELECT {} FROM (VALUES {})) AS rows", names.collect::<Vec<_>>().join(", "), rows.join(", "))
+    format!(
+        "(SELECT {} FROM (VALUES {}) WHERE column1 IS NOT NULL) AS rows",
+        names.collect::<Vec<_>>().join(", "),
+        rows.join(", ")
+    )
 }
 
 fn sqlite_arguments<'a>(values: impl Iterator<Item = &'a Value>) -> sqlx::Result<SqliteArguments> {

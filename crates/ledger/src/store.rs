@@ -184,7 +184,7 @@ async fn write_changes(connection: &mut Connection, slice: &Slice, changes: Chan
     let postings: Vec<Row> = changes.postings.iter().map(posting).collect();
     connection.bulk(&schema::NEW_POSTINGS, &postings, &[]).await?;
     let flows = changes.flows.iter().map(|((account, hour), flow)| {
-        let sums = [*hour, flow.earned, flow.spent, flow.refunded, flow.requests];
+        let sums = [*hour, flow.earned, flow.refunded, flow.requests];
         std::iter::once(account.as_str().into()).chain(sums.map(Value::Int)).collect()
     });
     connection.bulk(&schema::ADD_FLOWS, &flows.collect::<Vec<Row>>(), &[]).await?;

@@ -49,7 +49,6 @@ pub(crate) struct Writer {
 impl Writer {
     /// Works until every sender is gone and the queue is empty.
     pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        self.note_spool();
         self.drain().await;
         let mut group = vec![];
         loop {

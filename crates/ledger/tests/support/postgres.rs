@@ -15,12 +15,20 @@ pub(crate) struct Cluster {
     /// PostgreSQL does not run as root.
     user: Option<(u32, u32)>,
     server: Option<Child>,
+    /// What the server is told beside the usual.
+    options: &'static str,
     made: AtomicU32,
 }
 
 impl Cluster {
-    /// Starts one; none if the machine has no PostgreSQL, unless it must.
+    /// Starts one that would not survive a loss of power, which no test brings about; none if the machine has no
+    /// PostgreSQL, unless it must.
     pub(crate) fn start() -> Option<Cluster> {
+        Cluster::start_with("-c fsync=off -c shared_buffers=64MB")
+    }
+
+    /// Starts one with these options.
+    pub(crate) fn start_with(options: &'static str) -> Option<Cluster> {
         let Some(programs) = programs() else {
             assert!(std::env::var_os("LOCKSTEP_REQUIRE_POSTGRES").is_none(), "there is no PostgreSQL: install it");
             eprintln!("there is no PostgreSQL on this machine: not tested with it");
@@ -32,7 +40,7 @@ impl Cluster {
         if let Some((user, group)) = user {
             chown(folder.path(), Some(user), Some(group)).unwrap();
         }
-        let mut cluster = Cluster { folder, programs, user, server: None, made: AtomicU32::new(0) };
+        let mut cluster = Cluster { folder, programs, user, server: None, options, made: AtomicU32::new(0) };
         let data = cluster.folder.path().join("data");
         let made = cluster
             .command("initdb")
@@ -49,10 +57,16 @@ impl Cluster {
     pub(crate) fn serve(&mut self) {
         let data = self.folder.path().join("data");
         // The shell ends the server when this process is gone, however it went.
-        let script = "\"$0\" -D \"$1\" -k \"$2\" -c listen_addresses= -c max_connections=60 -c shared_buffers=64MB \
-                      >\"$2/log\" 2>&1 & server=$!; read line; kill -INT $server; wait $server";
+        let script = "\"$0\" -D \"$1\" -k \"$2\" -c listen_addresses= -c max_connections=60 $3 >\"$2/log\" 2>&1 & \
+                      server=$!; read line; kill -INT $server; wait $server";
         let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(script).arg(self.programs.join("postgres")).arg(data).arg(self.folder.path());
+        command
+            .arg("-c")
+            .arg(script)
+            .arg(self.programs.join("postgres"))
+            .arg(data)
+            .arg(self.folder.path())
+            .arg(self.options);
         self.as_user(&mut command);
         self.server = Some(command.stdin(Stdio::piped()).spawn().unwrap());
         let begun = Instant::now();
@@ -73,11 +87,36 @@ impl Cluster {
 
     /// A new database in it.
     pub(crate) fn database(&self) -> Database {
+        self.database_and_url().0
+    }
+
+    /// A new database in it, and its address.
+    pub(crate) fn database_and_url(&self) -> (Database, String) {
         let name = format!("books{}", self.made.fetch_add(1, Ordering::SeqCst));
         let made = self.command("psql").args(["-q", "-c", &format!("CREATE DATABASE {name}"), "postgres"]).output();
         let made = made.unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        self.url(&name).parse().unwrap()
+        let url = self.url(&name);
+        (url.parse().unwrap(), url)
+    }
+
+    /// Hundredths of a second of processor time that the server took so far, all its processes together.
+    pub(crate) fn ticks(&self) -> u64 {
+        let file = std::fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap();
+        let server = file.lines().next().unwrap().to_owned();
+        let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let stats = processes.filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
+        let sum = stats.map(|stat| {
+            // Behind the name: state, parent, …; own and waited-for children's time from the 12th on.
+            let words: Vec<&str> = stat.rsplit(')').next().unwrap().trim().split(' ').collect();
+            let time = |index: usize| words[index].parse::<u64>().unwrap();
+            match (stat.starts_with(&format!("{server} ")), words[1] == server) {
+                (true, _) => (11..15).map(time).sum(),
+                (_, true) => (11..13).map(time).sum(),
+                _ => 0,
+            }
+        });
+        sum.sum()
     }
 
     fn url(&self, name: &str) -> String {

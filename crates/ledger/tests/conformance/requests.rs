@@ -1,49 +1,10 @@
-//! What the ledger promises, on both databases alike. Each case is a function that gets an empty place; the two tests at
-//! the end run all of them, one on SQLite, one on a PostgreSQL of its own.
+//! Holds and how they end.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+use crate::refusal;
+use crate::support::{BEGIN, HOUR, Place, account, ada, hold, settlement, state, sums};
+use ledger::{AccountId, Kind, Micros, Outcome, Refusal, Split, Time, What};
 
-mod support;
-
-use ledger::{AccountId, Database, Kind, LedgerError, Micros, Outcome, Refusal, Split, Time, What};
-use std::future::Future;
-use std::pin::Pin;
-use support::postgres::Cluster;
-use support::{BEGIN, HOUR, Place, account, ada, hold, settlement, state, sums};
-
-type Case = fn(Place) -> Pin<Box<dyn Future<Output = ()>>>;
-
-macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
-        const CASES: &[(&str, Case)] = &[$((stringify!($name), |place| Box::pin($name(place)))),*];
-    };
-}
-
-cases![
-    a_paid_request_moves_what_it_cost_and_frees_the_rest,
-    what_is_done_twice_happens_once,
-    an_id_with_other_content_is_refused,
-    nobody_spends_what_they_do_not_have,
-    only_paid_requests_move_money,
-    a_released_hold_costs_nothing,
-    an_expired_hold_is_free_again_and_may_still_be_settled,
-    payouts_wait_for_the_audit_window,
-    stakes_are_slashed_and_appeals_undo_it,
-    refunds_take_back_from_those_who_earned,
-    a_clock_that_goes_back_harms_nothing,
-    a_group_answers_each_as_if_alone,
-    questions_are_answered_by_page,
-    bad_operations_are_refused_in_words,
-];
-
-fn refusal(error: LedgerError) -> Refusal {
-    match error {
-        LedgerError::Refused(refusal) => refusal,
-        other => panic!("{other}"),
-    }
-}
-
-async fn a_paid_request_moves_what_it_cost_and_frees_the_rest(place: Place) {
+pub(crate) async fn a_paid_request_moves_what_it_cost_and_frees_the_rest(place: Place) {
     let ledger = place.open().await;
     ledger.deposit("d1", &ada(), Micros(1_000_000)).await.unwrap();
     ledger.hold(hold("r1", 10_000)).await.unwrap();
@@ -64,7 +25,7 @@ async fn a_paid_request_moves_what_it_cost_and_frees_the_rest(place: Place) {
     assert_eq!(lines.iter().map(|(_, amount)| amount.0).sum::<i64>(), 0);
 }
 
-async fn what_is_done_twice_happens_once(place: Place) {
+pub(crate) async fn what_is_done_twice_happens_once(place: Place) {
     let ledger = place.open().await;
     for repeated in [false, true] {
         assert_eq!(ledger.deposit("d1", &ada(), Micros(1_000)).await.unwrap().repeated, repeated);
@@ -90,7 +51,7 @@ async fn what_is_done_twice_happens_once(place: Place) {
     assert_eq!(sums(&ledger).await, (0, 0));
 }
 
-async fn an_id_with_other_content_is_refused(place: Place) {
+pub(crate) async fn an_id_with_other_content_is_refused(place: Place) {
     let ledger = place.open().await;
     ledger.deposit("x", &ada(), Micros(1_000)).await.unwrap();
     ledger.hold(hold("r1", 100)).await.unwrap();
@@ -106,7 +67,7 @@ async fn an_id_with_other_content_is_refused(place: Place) {
     assert_eq!(state(&ledger, &ada()).await.0, 940);
 }
 
-async fn nobody_spends_what_they_do_not_have(place: Place) {
+pub(crate) async fn nobody_spends_what_they_do_not_have(place: Place) {
     let ledger = place.open().await;
     assert_eq!(refusal(ledger.hold(hold("r0", 1)).await.unwrap_err()), Refusal::NoAccount(ada()));
     ledger.deposit("d1", &ada(), Micros(100)).await.unwrap();
@@ -128,7 +89,7 @@ async fn nobody_spends_what_they_do_not_have(place: Place) {
     assert_eq!(state(&ledger, &ada()).await, (-1, 0, 9));
 }
 
-async fn only_paid_requests_move_money(place: Place) {
+pub(crate) async fn only_paid_requests_move_money(place: Place) {
     let ledger = place.open().await;
     ledger.deposit("d1", &ada(), Micros(1_000)).await.unwrap();
     for outcome in Outcome::ALL {
@@ -148,7 +109,7 @@ async fn only_paid_requests_move_money(place: Place) {
     assert!(matches!(error, Refusal::AboveRest { left: Micros(0), .. }));
 }
 
-async fn a_released_hold_costs_nothing(place: Place) {
+pub(crate) async fn a_released_hold_costs_nothing(place: Place) {
     let ledger = place.open().await;
     ledger.deposit("d1", &ada(), Micros(1_000)).await.unwrap();
     ledger.hold(hold("r1", 1_000)).await.unwrap();
@@ -161,7 +122,7 @@ async fn a_released_hold_costs_nothing(place: Place) {
     assert_eq!(state(&ledger, &ada()).await, (1_000, 0, 1_000));
 }
 
-async fn an_expired_hold_is_free_again_and_may_still_be_settled(place: Place) {
+pub(crate) async fn an_expired_hold_is_free_again_and_may_still_be_settled(place: Place) {
     let ledger = place.open().await;
     ledger.deposit("d1", &ada(), Micros(100)).await.unwrap();
     ledger.hold(hold("r1", 60)).await.unwrap();
@@ -190,90 +151,7 @@ async fn an_expired_hold_is_free_again_and_may_still_be_settled(place: Place) {
     assert_eq!(sums(&ledger).await, (0, 0));
 }
 
-async fn payouts_wait_for_the_audit_window(place: Place) {
-    let ledger = place.open().await;
-    let operator = AccountId::operator("n1").unwrap();
-    ledger.deposit("d1", &ada(), Micros(1_000)).await.unwrap();
-    ledger.hold(hold("r1", 1_000)).await.unwrap();
-    ledger.settle(settlement("r1", 1_000)).await.unwrap();
-    let immature =
-        |payable| Refusal::Immature { account: account("operator:n1"), payable: Micros(payable), wanted: Micros(700) };
-    assert_eq!(refusal(ledger.payout("p1", &operator, Micros(700)).await.unwrap_err()), immature(0));
-    place.pass(47 * HOUR);
-    assert_eq!(refusal(ledger.payout("p1", &operator, Micros(700)).await.unwrap_err()), immature(0));
-    // What comes in between waits by itself.
-    ledger.hold(ledger::Hold { expires_at: Time::MAX, ..hold("r2", 0) }).await.unwrap();
-    ledger.settle(settlement("r2", 0)).await.unwrap();
-    place.pass(2 * HOUR);
-    assert_eq!(ledger.payable(&operator).await.unwrap(), Micros(700));
-    ledger.payout("p1", &operator, Micros(700)).await.unwrap();
-    assert!(ledger.payout("p1", &operator, Micros(700)).await.unwrap().repeated);
-    assert_eq!(state(&ledger, &operator).await.0, 0);
-    assert_eq!(state(&ledger, &AccountId::outside()).await.0, -300);
-}
-
-async fn stakes_are_slashed_and_appeals_undo_it(place: Place) {
-    let ledger = place.open().await;
-    let (operator, stake) = (account("operator:n1"), account("stake:n1"));
-    ledger.deposit("d1", &operator, Micros(100)).await.unwrap();
-    let node = || "n1".to_owned();
-    ledger.order("s1", What::Stake { node: node(), amount: Micros(60) }, "").await.unwrap();
-    assert!(matches!(refusal(ledger.payout("p1", &stake, Micros(1)).await.unwrap_err()), Refusal::Kind { .. }));
-    let slash = |amount| What::Slash { node: node(), amount: Micros(amount) };
-    assert!(matches!(
-        refusal(ledger.order("x", slash(101), "").await.unwrap_err()),
-        Refusal::Funds { available: Micros(100), .. }
-    ));
-    ledger.order("x", slash(70), "two receipts with one number").await.unwrap();
-    assert_eq!((state(&ledger, &stake).await.0, state(&ledger, &operator).await.0), (0, 30));
-    assert_eq!(state(&ledger, &AccountId::insurance()).await.0, 70);
-    ledger.order("a", What::Appeal { slash: "x".to_owned() }, "").await.unwrap();
-    assert_eq!((state(&ledger, &stake).await.0, state(&ledger, &operator).await.0), (60, 40));
-    let twice = refusal(ledger.order("b", What::Appeal { slash: "x".to_owned() }, "").await.unwrap_err());
-    assert!(matches!(twice, Refusal::AboveRest { left: Micros(0), .. }));
-    let absent = refusal(ledger.order("c", What::Appeal { slash: "s1".to_owned() }, "").await.unwrap_err());
-    assert!(matches!(absent, Refusal::NoTransaction { kind: "slash", .. }));
-    // What was staked a moment ago could still be slashed: it waits like an earning.
-    ledger.order("u", What::Unstake { node: node(), amount: Micros(60) }, "").await.unwrap();
-    assert!(matches!(
-        refusal(ledger.payout("p2", &operator, Micros(41)).await.unwrap_err()),
-        Refusal::Immature { payable: Micros(40), .. }
-    ));
-    let (entry, _) = ledger.transaction("x").await.unwrap().unwrap();
-    assert_eq!((entry.undone, entry.note.as_str()), (Micros(70), "two receipts with one number"));
-}
-
-async fn refunds_take_back_from_those_who_earned(place: Place) {
-    let ledger = place.open().await;
-    ledger.deposit("d1", &ada(), Micros(1_000)).await.unwrap();
-    ledger.hold(hold("r1", 1_000)).await.unwrap();
-    ledger.settle(settlement("r1", 997)).await.unwrap();
-    let refund = |amount| What::Refund { settlement: "r1".to_owned(), amount: Micros(amount) };
-    for (id, amount) in [("f1", 1), ("f2", 500), ("f3", 33)] {
-        ledger.order(id, refund(amount), "").await.unwrap();
-        assert_eq!(sums(&ledger).await, (0, 0));
-    }
-    assert!(matches!(
-        refusal(ledger.order("f4", refund(464), "").await.unwrap_err()),
-        Refusal::AboveRest { left: Micros(463), .. }
-    ));
-    place.pass(72 * HOUR);
-    let operator = account("operator:n1");
-    let payable = ledger.payable(&operator).await.unwrap();
-    ledger.payout("p1", &operator, payable).await.unwrap();
-    ledger.order("f4", refund(463), "").await.unwrap();
-    // In parts as at once: everybody gave back what they had earned, whoever was paid out owes it.
-    for name in ["author:bo", "network", "insurance"] {
-        assert_eq!(state(&ledger, &account(name)).await.0, 0, "{name}");
-    }
-    let owes = ledger.balance(&operator).await.unwrap().unwrap();
-    assert_eq!((owes.balance.0, owes.owed), (-payable.0, payable));
-    assert_eq!(state(&ledger, &ada()).await.0, 1_000);
-    let earnings = ledger.earnings(BEGIN - HOUR, BEGIN + HOUR, Some("operator:")).await.unwrap();
-    assert_eq!(earnings.iter().map(|row| row.earned.0 - row.refunded.0).collect::<Vec<_>>(), [0]);
-}
-
-async fn a_clock_that_goes_back_harms_nothing(place: Place) {
+pub(crate) async fn a_clock_that_goes_back_harms_nothing(place: Place) {
     let ledger = place.open().await;
     let operator = AccountId::operator("n1").unwrap();
     ledger.deposit("d1", &ada(), Micros(1_000)).await.unwrap();
@@ -293,7 +171,7 @@ async fn a_clock_that_goes_back_harms_nothing(place: Place) {
     assert_eq!(sums(&ledger).await, (0, 0));
 }
 
-async fn a_group_answers_each_as_if_alone(place: Place) {
+pub(crate) async fn a_group_answers_each_as_if_alone(place: Place) {
     let ledger = place.open().await;
     ledger.deposit("d1", &ada(), Micros(100_000)).await.unwrap();
     let tasks: Vec<_> = (0..300)
@@ -321,51 +199,7 @@ async fn a_group_answers_each_as_if_alone(place: Place) {
     assert_eq!(sums(&ledger).await, (0, 0));
 }
 
-async fn questions_are_answered_by_page(place: Place) {
-    let ledger = place.open().await;
-    ledger.deposit("d1", &ada(), Micros(100_000)).await.unwrap();
-    for number in 0..7 {
-        let id = format!("r{number}");
-        ledger.hold(hold(&id, 500)).await.unwrap();
-        place.pass(1);
-        if number != 3 {
-            ledger.settle(settlement(&id, 100 + number)).await.unwrap();
-        }
-    }
-    let names = |page: &[ledger::Balance]| page.iter().map(|row| row.account.to_string()).collect::<Vec<_>>();
-    let first = ledger.accounts(None, None, 3).await.unwrap();
-    assert_eq!(names(&first), ["author:bo", "customer:ada", "insurance"]);
-    let rest = ledger.accounts(None, Some(&first[2].account), 10).await.unwrap();
-    assert_eq!(names(&rest), ["network", "operator:n1", "outside"]);
-    assert_eq!(
-        names(&ledger.accounts(Some("r:"), None, 10).await.unwrap()),
-        ["author:bo", "customer:ada", "operator:n1"]
-    );
-    assert!(ledger.accounts(Some("%"), None, 10).await.unwrap().is_empty());
-    let page = ledger.postings(&ada(), None, 4).await.unwrap();
-    assert_eq!(page.iter().map(|row| row.amount.0).collect::<Vec<_>>(), [-106, -105, -104, -102]);
-    let page = ledger.postings(&ada(), Some(page[3].number), 10).await.unwrap();
-    assert_eq!(
-        page.iter().map(|row| (row.id.as_str(), row.kind)).collect::<Vec<_>>(),
-        [("r1", Kind::Settle), ("r0", Kind::Settle), ("d1", Kind::Deposit)]
-    );
-    let page = ledger.settlements(BEGIN, BEGIN + HOUR, None, 4).await.unwrap();
-    assert_eq!(page.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["r0", "r1", "r2", "r4"]);
-    let page = ledger.settlements(BEGIN, BEGIN + 7, Some((page[3].time, page[3].number)), 4).await.unwrap();
-    assert_eq!(page.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["r5"]);
-    let holds = ledger.holds(None, 10).await.unwrap();
-    assert_eq!(holds.iter().map(|row| (row.id.as_str(), row.amount.0)).collect::<Vec<_>>(), [("r3", 500)]);
-    assert!(ledger.holds(Some((holds[0].expires_at, "r3")), 10).await.unwrap().is_empty());
-    let earnings = ledger.earnings(BEGIN - HOUR, BEGIN + HOUR, None).await.unwrap();
-    let sum = |of: fn(&ledger::Earnings) -> i64| earnings.iter().map(of).sum::<i64>();
-    assert_eq!((sum(|row| row.earned.0), sum(|row| row.spent.0)), (618, 618));
-    assert_eq!(ledger.transactions(None, 2).await.unwrap().iter().map(|row| row.number).collect::<Vec<_>>(), [7, 6]);
-    assert!(ledger.transaction("nobody").await.unwrap().is_none());
-    let health = ledger.health().await;
-    assert_eq!((health.away, health.waiting, health.violation), (None, 0, None));
-}
-
-async fn bad_operations_are_refused_in_words(place: Place) {
+pub(crate) async fn bad_operations_are_refused_in_words(place: Place) {
     let ledger = place.open().await;
     ledger.deposit("d1", &ada(), Micros(1_000)).await.unwrap();
     let somebody = account("customer:b");
@@ -405,26 +239,4 @@ async fn bad_operations_are_refused_in_words(place: Place) {
     let much = ledger.deposit("m", &account("customer:m"), Micros::MAX).await.unwrap_err();
     assert!(matches!(refusal(much), Refusal::Balance(_)));
     assert_eq!(sums(&ledger).await, (0, 0));
-}
-
-fn run(name: &str, case: Case, place: Place) {
-    eprintln!("{name}");
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(case(place));
-}
-
-#[test]
-fn sqlite_conforms() {
-    for (name, case) in CASES {
-        let folder = tempfile::tempdir().unwrap();
-        run(name, *case, Place::new(Database::Sqlite(folder.path().join("books/ledger.sqlite")), folder.path()));
-    }
-}
-
-#[test]
-fn postgres_conforms() {
-    let Some(cluster) = Cluster::start() else { return };
-    for (name, case) in CASES {
-        let folder = tempfile::tempdir().unwrap();
-        run(name, *case, Place::new(cluster.database(), folder.path()));
-    }
 }
