@@ -4,6 +4,7 @@ use cpu::{PAGE, Pages};
 use exact::Isa;
 use model::Shape;
 use std::fmt;
+use std::time::Duration;
 
 /// How an engine runs. Nothing here changes a bit of any answer.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +23,11 @@ pub struct Config {
     pub sequences_max: usize,
     /// Tokens of one step, prompts' chunks included.
     pub step_tokens: usize,
-    /// Tokens of prompts in a step in which others decode, so that these do not wait long.
-    pub beside_tokens: usize,
+    /// How many times as long a step may take for the sake of requests that have just come as it would for the answers
+    /// that are well under way. Infinity is no limit.
+    pub slowdown_max: f64,
+    /// Steps that take no longer than this are quick enough for anybody.
+    pub quick_step: Duration,
     /// Requests that may wait.
     pub queue_max: usize,
     /// Positions of one sequence.
@@ -53,7 +57,8 @@ impl Config {
             host_memory: memory / 4,
             sequences_max,
             step_tokens: 256,
-            beside_tokens: 64,
+            slowdown_max: 1.4,
+            quick_step: Duration::from_millis(4),
             queue_max: 1024,
             context: shape.context.min(promised * PAGE),
             prefix_cache: true,

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::counters::{Counters, StepTokens};
 use crate::device::{Device, Drawn, RowDraw, Stepped};
 use crate::memory::Memory;
+use crate::pace::{Crowd, Pace};
 use crate::queue::Queue;
 use crate::request::{Failure, Purpose};
 use crate::schedule::Share;
@@ -34,6 +35,7 @@ pub(crate) struct Core {
     steps: u64,
     counters: Counters,
     meter: Meter,
+    pub(crate) pace: Pace,
     /// What adapters took and gave since they were last asked after.
     uses: Vec<(Option<Arc<AdapterHandle>>, Use)>,
 }
@@ -64,6 +66,7 @@ impl Core {
         Core {
             device,
             memory: Memory::new(&model.shape, &config),
+            pace: Pace::new(config.slowdown_max, config.quick_step),
             queue: Queue::default(),
             running: Vec::new(),
             jobs: Vec::new(),
@@ -224,6 +227,11 @@ impl Core {
     /// waited long for either. Loading begins for those next in turn, whether or not there is a place for them yet.
     fn admit(&mut self) {
         let mut full = self.running.len() >= self.config.sequences_max;
+        // Tokens of prompts that the next step still has room for.
+        let begun = |s: &Sequence| if s.is_decoding() { 0 } else { s.pending() };
+        let prompts: usize = self.running.iter().map(begun).sum();
+        let mut room = self.pace.beside(self.crowd()).saturating_sub(prompts);
+        full |= room == 0;
         for place in self.queue.places() {
             let Some(sequence) = self.queue.at(&place) else { continue };
             let handle = sequence.request().adapter.clone();
@@ -253,11 +261,21 @@ impl Core {
             if let Some(mut sequence) = self.queue.admit(&place) {
                 sequence.ticket = None;
                 sequence.set_adapter(handle.as_ref().and_then(|handle| self.memory.take_adapter(handle)));
+                room = room.saturating_sub(sequence.pending());
                 self.running.push(sequence);
                 self.running.sort_by_key(Sequence::seniority);
-                full = self.running.len() >= self.config.sequences_max;
+                full = room == 0 || self.running.len() >= self.config.sequences_max;
             }
         }
+    }
+
+    /// Who decodes now.
+    fn crowd(&self) -> Crowd {
+        let mut crowd = Crowd::default();
+        for sequence in self.running.iter().filter(|sequence| sequence.is_decoding()) {
+            *(if sequence.is_settled() { &mut crowd.settled } else { &mut crowd.young }) += 1;
+        }
+        crowd
     }
 
     /// Whether there are pages for a waiting sequence beside those the running ones are about to take.
@@ -279,6 +297,7 @@ impl Core {
         self.counters.time.held += self.meter.lap();
         let stepped = self.device.step(&segments, &draws);
         let nanoseconds = self.meter.lap();
+        self.pace.learn(segments.iter().map(|segment| segment.tokens.len()).sum(), nanoseconds);
         let drawn_of: Vec<usize> = draws.iter().map(|row| row.draw.segment).collect();
         let tokens = self.apply(shares, &drawn_of, stepped);
         self.charge(shares, &tokens, nanoseconds);

@@ -26,6 +26,7 @@ mod counters;
 mod device;
 mod draft;
 mod memory;
+mod pace;
 mod prefix;
 mod queue;
 mod request;
@@ -90,15 +91,16 @@ impl Engine {
         let device = CpuDevice::new(model.clone(), executor, plan.pages_max)?;
         let core = Core::new(Box::new(device), &model, config);
         let back = commands.clone();
-        let deliver = move |loaded| back.send(Command::Loaded(loaded)).is_ok();
+        // A failing send means that the engine ends.
+        let deliver = move |loaded| drop(back.send(Command::Loaded(loaded)));
         let disk = Arc::new(Disk::new(model.clone(), config.isa));
-        let loader = Loader::start(disk.clone(), deliver)?;
+        let loader = Arc::new(Loader::start(disk.clone(), deliver)?);
         let shown = Arc::new(Mutex::new(Shown { load: core.load(), ..Shown::default() }));
-        let showing = shown.clone();
+        let (showing, jobs) = (shown.clone(), loader.clone());
         let thread = std::thread::Builder::new()
             .name("lockstep-0".to_owned())
-            .spawn(move || run(core, &inbox, &loader, &showing))?;
-        let adapters = Arc::new(Adapters::new(disk, plan.adapters_bytes_max));
+            .spawn(move || run(core, &inbox, &jobs, &showing))?;
+        let adapters = Arc::new(Adapters::new(disk, loader, plan.adapters_bytes_max));
         let (tickets, draining) = (Arc::default(), AtomicBool::new(false));
         let guides = Guides::start((config.threads / 4).clamp(1, MASK_THREADS_MAX))?;
         Ok(Engine { commands, shown, tickets, adapters, guides, model, text, config, draining, thread: Some(thread) })
@@ -218,6 +220,11 @@ impl Engine {
         let (handle, adapter) = self.adapters.load(name, folder, pinned)?;
         let _ = self.commands.send(Command::Deliver(handle.clone(), adapter));
         Ok(handle)
+    }
+
+    /// Whether it takes no more requests.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(SeqCst)
     }
 
     /// Takes no more requests and waits until those it has are answered, or `patience` is over. Gives whether they are.

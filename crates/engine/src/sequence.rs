@@ -15,6 +15,9 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::Sender;
 
+/// Tokens after which an answer is well under way.
+const SETTLED_TOKENS: usize = 32;
+
 /// A request, its tokens so far, and where its keys and values are.
 pub(crate) struct Sequence {
     request: Request,
@@ -138,6 +141,11 @@ impl Sequence {
     /// Whether it only has to go on with its answer.
     pub(crate) fn is_decoding(&self) -> bool {
         self.pending() == 1 && self.computed >= self.request.prompt.len()
+    }
+
+    /// Whether its answer is well under way.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_decoding() && self.answer().len() >= SETTLED_TOKENS
     }
 
     /// Of the next `count` positions, how many were computed before.

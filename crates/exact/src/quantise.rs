@@ -116,7 +116,7 @@ versions! {
 }
 
 /// Scales tried for a weight row.
-const CANDIDATES: u32 = 16;
+const CANDIDATES: usize = 16;
 
 #[inline(always)]
 fn weight_row_body(x: &[f32], q: &mut [i8]) -> Result<f32, NotFinite> {
@@ -127,17 +127,30 @@ fn weight_row_body(x: &[f32], q: &mut [i8]) -> Result<f32, NotFinite> {
         q.fill(0);
         return Ok(0.0);
     }
-    let d = match x.len() {
-        ..=16 => best_of_short::<16>(x, a),
-        17..=32 => best_of_short::<32>(x, a),
-        33..=64 => best_of_short::<64>(x, a),
-        _ => best(a, |multiplier, scale| squares(x.len(), |k| residue(x[k], multiplier, scale))),
+    let errors = match x.len() {
+        ..=16 => errors_of_short::<16>(x, a),
+        ..=32 => errors_of_short::<32>(x, a),
+        ..=64 => errors_of_short::<64>(x, a),
+        _ => errors_of_long(x, a),
     };
-    let (multiplier, scale) = (d / a, a / d);
+    let mut best = 0;
+    for i in 1..CANDIDATES {
+        if errors[i] < errors[best] {
+            best = i;
+        }
+    }
+    let (multiplier, scale) = candidate(best, a);
     for (q, x) in q.iter_mut().zip(x) {
         *q = level(*x, multiplier, 127.0) as i8;
     }
     Ok(scale)
+}
+
+/// Multiplier and scale of a candidate for a row whose largest magnitude is `a`.
+#[inline(always)]
+fn candidate(i: usize, a: f32) -> (f32, f32) {
+    let d = 127.4375 - 0.5 * i as f32;
+    (d / a, a / d)
 }
 
 /// What a weight loses.
@@ -147,31 +160,30 @@ fn residue(x: f32, multiplier: f32, scale: f32) -> f32 {
     (-scale).mul_add(q, x)
 }
 
-/// The divisor of the least error among the candidates for a row whose largest magnitude is `a`.
 #[inline(always)]
-fn best(a: f32, error: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut best = (f32::INFINITY, 0.0);
+fn errors_of_long(x: &[f32], a: f32) -> [f32; CANDIDATES] {
+    let mut errors = [0.0; CANDIDATES];
     for i in 0..CANDIDATES {
-        let d = 127.4375 - 0.5 * i as f32;
-        let error = error(d / a, a / d);
-        if error < best.0 || i == 0 {
-            best = (error, d);
-        }
+        let (multiplier, scale) = candidate(i, a);
+        errors[i] = squares(x.len(), |k| residue(x[k], multiplier, scale));
     }
-    best.1
+    errors
 }
 
-/// [`best`] for rows of at most N values, as an adapter's B has many of: zeros beyond the row lose nothing, so a fixed
-/// number of lanes gives the same sum.
+/// The same for rows of at most N values, as an adapter's B has many of: zeros beyond the row lose nothing, so a fixed
+/// number of lanes gives the same sums. Plain loops, because whatever is not inlined knows no vectors.
 #[inline(always)]
-fn best_of_short<const N: usize>(x: &[f32], a: f32) -> f32 {
+fn errors_of_short<const N: usize>(x: &[f32], a: f32) -> [f32; CANDIDATES] {
     let mut padded = [0.0f32; N];
     padded[..x.len()].copy_from_slice(x);
-    best(a, |multiplier, scale| {
-        let mut lanes = padded.map(|x| {
-            let residue = residue(x, multiplier, scale);
-            residue * residue
-        });
+    let mut errors = [0.0; CANDIDATES];
+    for i in 0..CANDIDATES {
+        let (multiplier, scale) = candidate(i, a);
+        let mut lanes = [0.0f32; N];
+        for l in 0..N {
+            let residue = residue(padded[l], multiplier, scale);
+            lanes[l] = residue * residue;
+        }
         let mut half = N / 2;
         while half > 0 {
             for l in 0..half {
@@ -179,8 +191,9 @@ fn best_of_short<const N: usize>(x: &[f32], a: f32) -> f32 {
             }
             half /= 2;
         }
-        lanes[0]
-    })
+        errors[i] = lanes[0];
+    }
+    errors
 }
 
 versions! {

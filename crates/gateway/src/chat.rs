@@ -3,7 +3,7 @@
 use crate::error::ApiError;
 use crate::fields::{Fields, wrong_type};
 use crate::format;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, Tier};
 use crate::shaping;
 use crate::tools::Tools;
 use crate::unsupported;
@@ -27,7 +27,8 @@ impl ChatRequest {
     /// Reads a request's body; `seed` is used if the client gave none.
     pub(crate) fn read(body: &[u8], seed: u64) -> Result<ChatRequest, ApiError> {
         let mut fields = Fields::parse(body)?;
-        let parameters = Parameters::read(&mut fields, seed)?;
+        let mut parameters = Parameters::read(&mut fields, seed)?;
+        parameters.tier = Tier::read(&mut fields)?;
         let prediction = fields.take("prediction").map(read_prediction).transpose()?.unwrap_or_default();
         let tools = Tools::read(&mut fields)?;
         let form = format::read(&mut fields)?;
@@ -241,7 +242,7 @@ mod tests {
         for (name, value) in [
             ("functions", r#"[{"name": "f"}]"#),
             ("modalities", r#"["audio"]"#),
-            ("service_tier", "\"flex\""),
+            ("service_tier", "\"express\""),
             ("store", "true"),
         ] {
             let error = read(&format!(r#""{name}": {value}"#)).unwrap_err();

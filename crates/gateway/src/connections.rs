@@ -23,13 +23,28 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// Serves connections until `shutdown`, then lets those that are in the middle of an answer finish for a while.
 pub async fn serve(listener: TcpListener, router: Router, limits: &Limits, shutdown: impl Future<Output = ()>) {
+    let grace = limits.shutdown_grace;
+    serve_until(listener, router, limits, async {
+        shutdown.await;
+        grace
+    })
+    .await;
+}
+
+/// As [`serve`]; what `shutdown` gives is how long those in the middle of an answer may go on.
+pub(crate) async fn serve_until(
+    listener: TcpListener,
+    router: Router,
+    limits: &Limits,
+    shutdown: impl Future<Output = Duration>,
+) {
     let slots = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
-    loop {
+    let grace = loop {
         let accepted = tokio::select! {
-            () = &mut shutdown => break,
+            grace = &mut shutdown => break grace,
             accepted = accept(&listener, &slots) => accepted,
         };
         while connections.try_join_next().is_some() {}
@@ -52,9 +67,9 @@ pub async fn serve(listener: TcpListener, router: Router, limits: &Limits, shutd
             }
             drop(slot);
         });
-    }
+    };
     drop(listener);
-    if timeout(limits.shutdown_grace, graceful.shutdown()).await.is_err() {
+    if timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("answers that were not finished in time are broken off");
     }
     connections.shutdown().await;

@@ -7,9 +7,9 @@ use crate::completions::{CompletionRequest, Prompt};
 use crate::dialect::Dialect;
 use crate::draft::Question;
 use crate::error::ApiError;
-use crate::parameters::{CHOICES_MAX, Parameters};
+use crate::parameters::{CHOICES_MAX, Parameters, Tier};
 use crate::tools::Choice;
-use engine::{AdapterHandle, Request, Shaping};
+use engine::{AdapterHandle, Priority, Request, Shaping};
 use grammar::Grammar;
 use model::Message;
 use serde_json::Value;
@@ -47,6 +47,8 @@ pub(crate) struct Order {
     pub(crate) include_usage: bool,
     /// Whether the client named the function to call: OpenAI then calls the end of the answer a stop.
     pub(crate) named: bool,
+    /// The class of service that is told, if the client named one.
+    pub(crate) tier: Option<Tier>,
 }
 
 impl Order {
@@ -104,8 +106,8 @@ impl Order {
     }
 
     fn new(parameters: Parameters, questions: Vec<Question>, named: bool) -> Order {
-        let Parameters { model, stream, include_usage, .. } = parameters;
-        Order { model, questions, stream, include_usage, named }
+        let Parameters { model, stream, include_usage, tier, .. } = parameters;
+        Order { model, questions, stream, include_usage, named, tier }
     }
 }
 
@@ -179,6 +181,10 @@ impl Asked {
             stop_tokens,
             stop_strings: parameters.stops.clone(),
             shaping,
+            priority: match parameters.tier {
+                Some(Tier::Flex) => Priority::Low,
+                Some(Tier::Default) | None => Priority::Normal,
+            },
             ..Request::new(prompt, tokens_max)
         };
         let chat = self.endpoint == Endpoint::Chat;

@@ -41,6 +41,40 @@ pub(crate) struct Parameters {
     pub(crate) stream: bool,
     /// Whether a stream tells its usage.
     pub(crate) include_usage: bool,
+    /// OpenAI's classes of service, if the client named one.
+    pub(crate) tier: Option<Tier>,
+}
+
+/// How soon an answer is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tier {
+    Default,
+    /// Whenever there is nothing else to do.
+    Flex,
+}
+
+impl Tier {
+    /// Reads `service_tier`. Whoever asks for priority is served as all others are, and told so: nobody may put himself
+    /// before them.
+    pub(crate) fn read(fields: &mut Fields) -> Result<Option<Tier>, ApiError> {
+        Ok(match fields.string("service_tier")?.as_deref() {
+            None => None,
+            Some("auto" | "default" | "priority") => Some(Tier::Default),
+            Some("flex") => Some(Tier::Flex),
+            Some(other) => {
+                let message = format!("'service_tier' is {other:?}: it must be auto, default, flex or priority");
+                return Err(ApiError::invalid("service_tier", message));
+            }
+        })
+    }
+
+    /// What an answer says of itself.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Tier::Default => "default",
+            Tier::Flex => "flex",
+        }
+    }
 }
 
 impl Parameters {
@@ -64,6 +98,7 @@ impl Parameters {
             ignore_end: fields.boolean("ignore_eos")?,
             stream,
             include_usage: read_stream_options(fields, stream)?,
+            tier: None,
         })
     }
 }

@@ -13,7 +13,7 @@ use crate::{adapters, hex, log, metrics, models, receipts, stream};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -88,7 +88,7 @@ async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> 
     let started = Instant::now();
     let deadline = started + app.limits.answer_deadline;
     let caller = request.extensions().get::<Caller>().cloned().unwrap_or(Caller(None));
-    let tenant = tenant(request.headers());
+    let tenant = tenant(&caller);
     let received = body::receive(&app, request).await?;
     let order = timeout_at(deadline, read(&app, endpoint, received)).await;
     let mut order = order.map_err(|_| ApiError::deadline(app.limits.answer_deadline.as_secs()))??;
@@ -114,6 +114,7 @@ async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> 
         model: order.model,
         include_usage: order.include_usage,
         named: order.named,
+        tier: order.tier,
     };
     // All are queued before the first is waited for; if one is refused, the others are dropped and so cancelled.
     let param = endpoint.prompt_parameter();
@@ -179,10 +180,11 @@ fn seeds_header(answers: &[Answer]) -> Option<(HeaderName, HeaderValue)> {
     Some((SEED_HEADER, HeaderValue::from_str(&seeds.join(", ")).ok()?))
 }
 
-/// Whose request it is: whoever sends the same key. Tenants share the device alike and no pages.
-fn tenant(headers: &HeaderMap) -> [u8; 32] {
-    let Some(key) = headers.get(header::AUTHORIZATION) else { return [0; 32] };
-    *blake3::Hasher::new().update(b"lockstep tenant 1").update(key.as_bytes()).finalize().as_bytes()
+/// Whose request it is, by the key's name: tenants share the device alike, and pages are found by this too, so none finds
+/// another's. Without keys there is one tenant: a header that is not checked would make as many as a client likes.
+fn tenant(caller: &Caller) -> [u8; 32] {
+    let Some(name) = &caller.0 else { return [0; 32] };
+    *blake3::Hasher::new().update(b"lockstep tenant 2").update(name.as_bytes()).finalize().as_bytes()
 }
 
 /// Reads and tokenises on threads that may take long, a few at once.
@@ -221,7 +223,7 @@ async fn health(State(app): State<Arc<App>>) -> Response {
     let load = app.engine.load();
     let well = app.recorder.is_well();
     let mut response = json_response(&json!({
-        "status": if well { "ok" } else { "receipts cannot be kept: the disk needs attention" },
+        "status": if app.engine.is_draining() { "ending: no new requests" } else if well { "ok" } else { "receipts cannot be kept: the disk needs attention" },
         "node": hex::encode(&app.recorder.node()),
         "receipts": app.recorder.count(),
         "log": {"origin": app.recorder.log().origin(), "size": app.recorder.log().size()},
@@ -236,7 +238,7 @@ async fn health(State(app): State<Arc<App>>) -> Response {
             "adapters_host_bytes": load.adapters_host_bytes,
         },
     }));
-    if !well {
+    if !well || app.engine.is_draining() {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     response

@@ -170,13 +170,14 @@ impl Server {
         self.app.recorder.log().clone()
     }
 
-    /// Serves until `shutdown` is done and the answers under way are finished, or their grace is over. Then the data
-    /// folder is free for another server. Needs a Tokio runtime with time and IO.
+    /// Serves until `shutdown` is done and the answers under way are finished, or their grace is over; meanwhile new
+    /// requests are refused with 503. Then the data folder is free for another server. Needs a Tokio runtime with time and IO.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let router = routes::router(self.app.clone());
         let sweeping = tokio::spawn(sweep(self.app.clone()));
         let recording = tokio::spawn(keep_records(self.app.clone()));
-        connections::serve(listener, router, &self.app.limits, shutdown).await;
+        let ending = drained(self.app.clone(), shutdown);
+        connections::serve_until(listener, router, &self.app.limits, ending).await;
         sweeping.abort();
         recording.abort();
         record(&self.app).await;
@@ -206,6 +207,17 @@ async fn record(app: &Arc<App>) {
     });
     // It fails only when the process ends.
     let _ = recorded.await;
+}
+
+/// Once `shutdown` is done: takes no new work, which is told with 503, and waits for what is under way. Gives how long
+/// connections may then still take to pass it on.
+async fn drained(app: Arc<App>, shutdown: impl Future<Output = ()>) -> Duration {
+    shutdown.await;
+    let patience = app.limits.shutdown_grace;
+    tracing::info!(seconds = patience.as_secs(), "no new requests; answers under way may finish");
+    let engine = app.engine.clone();
+    let drained = tokio::task::spawn_blocking(move || engine.drain(patience)).await;
+    if drained.is_ok_and(|drained| drained) { patience } else { Duration::ZERO }
 }
 
 /// Deletes what is older than the audit window, for ever.

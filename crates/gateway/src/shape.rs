@@ -4,6 +4,7 @@ use crate::answer::{End, Usage, Whole};
 use crate::calls::Said;
 use crate::likelihood::{self, Likelihood};
 use crate::order::Endpoint;
+use crate::parameters::Tier;
 use crate::ticket::Ticket;
 use engine::Finish;
 use serde_json::{Value, json};
@@ -19,6 +20,8 @@ pub(crate) struct Shape {
     pub(crate) include_usage: bool,
     /// Whether the client named the function to call.
     pub(crate) named: bool,
+    /// The class of service that is told.
+    pub(crate) tier: Option<Tier>,
 }
 
 /// Where a receipt is.
@@ -50,14 +53,18 @@ impl Shape {
     }
 
     fn around(&self, object: &str, choices: Vec<Value>) -> Value {
-        json!({
+        let mut around = json!({
             "id": self.id,
             "object": object,
             "created": self.created_seconds,
             "model": self.model,
             "system_fingerprint": self.fingerprint,
             "choices": choices,
-        })
+        });
+        if let Some(tier) = self.tier {
+            around["service_tier"] = json!(tier.name());
+        }
+        around
     }
 
     /// The id of a call: of one answer each has its own.

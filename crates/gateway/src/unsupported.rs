@@ -20,9 +20,6 @@ fn only_text(value: &Value) -> bool {
 fn no_tool(value: &Value) -> bool {
     value == "none" || value == "auto"
 }
-fn default_tier(value: &Value) -> bool {
-    value == "auto" || value == "default"
-}
 fn no_text(value: &Value) -> bool {
     value == ""
 }
@@ -50,7 +47,6 @@ const CHAT: &[Rule] = &[
     ("web_search_options", nothing, "leave it out"),
     ("store", no, "leave it out or send false"),
     ("metadata", empty, "leave it out"),
-    ("service_tier", default_tier, "leave it out"),
     ("safety_identifier", any_text, "send a string"),
     ("prompt_cache_key", any_text, "send a string"),
     ("prompt_cache_retention", any_text, "send a string"),

@@ -129,7 +129,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         })?;
         let address = listener.local_addr().map_err(io(std::path::Path::new("listener")))?;
         announce(&base, &name, &adapters, &engine, address, &server.node(), started);
-        server.serve(listener, interrupted()).await;
+        server.serve(listener, ended()).await;
         Ok(())
     })
 }
@@ -279,6 +279,17 @@ fn announce(
     println!(
         "        -d '{{\"model\": \"{model}\", \"temperature\": 0, \"messages\": [{{\"role\": \"user\", \"content\": \"{question}\"}}]}}'"
     );
+}
+
+/// Done when the server is asked to end: answers under way may finish. Asked once more, the process ends at once, which
+/// loses nothing that was acknowledged.
+async fn ended() {
+    interrupted().await;
+    eprintln!("ending when the answers under way are complete; once more to end at once");
+    tokio::spawn(async {
+        interrupted().await;
+        std::process::exit(130);
+    });
 }
 
 /// Done when the process is asked to end.

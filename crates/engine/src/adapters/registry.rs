@@ -1,6 +1,6 @@
 //! Which adapters there are, by name.
 
-use super::{AdapterHandle, Disk, Roots, Source};
+use super::{AdapterHandle, Disk, Loader, Roots, Source};
 use cpu::Hash;
 use model::{Adapter, AdapterCache};
 use std::collections::BTreeMap;
@@ -53,23 +53,25 @@ pub enum AdapterError {
 /// The adapters of an engine by name. Shared with whoever answers requests.
 pub struct Adapters {
     disk: Arc<Disk>,
+    loader: Arc<Loader>,
     bytes_max: u64,
     roots: OnceLock<Roots>,
     names: RwLock<BTreeMap<String, Arc<AdapterHandle>>>,
     next: AtomicU64,
-    /// Held while one is loaded on behalf of a caller, so that many calls do not take the machine.
-    loading: Mutex<()>,
+    /// Held while one is identified, so that many callers do not load it as often.
+    identifying: Mutex<()>,
 }
 
 impl Adapters {
-    pub(crate) fn new(disk: Arc<Disk>, bytes_max: u64) -> Adapters {
+    pub(crate) fn new(disk: Arc<Disk>, loader: Arc<Loader>, bytes_max: u64) -> Adapters {
         Adapters {
             disk,
+            loader,
             bytes_max,
             roots: OnceLock::new(),
             names: RwLock::default(),
             next: AtomicU64::new(0),
-            loading: Mutex::default(),
+            identifying: Mutex::default(),
         }
     }
 
@@ -124,7 +126,7 @@ impl Adapters {
         pinned: bool,
     ) -> Result<(Arc<AdapterHandle>, Arc<Adapter>), AdapterError> {
         let handle = Arc::new(self.handle(name, Source::Folder(folder.to_owned()), pinned));
-        let adapter = self.disk.load(handle.clone()).result.map_err(AdapterError::Unusable)?;
+        let adapter = self.loader.load(handle.clone()).result.map_err(AdapterError::Unusable)?;
         self.check_size(adapter.bytes() as u64)?;
         if pinned {
             let others = self.list();
@@ -147,10 +149,7 @@ impl Adapters {
         };
         let folder: PathBuf = self.roots.get().ok_or(AdapterError::NoRoots)?.resolve(path)?;
         let handle = self.handle(name, Source::Folder(folder), false);
-        let loaded = {
-            let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-            self.disk.load(Arc::new(handle))
-        };
+        let loaded = self.loader.load(Arc::new(handle));
         let adapter = loaded.result.map_err(AdapterError::Unusable)?;
         if digest.is_some_and(|digest| digest != adapter.digest) {
             return Err(AdapterError::OtherDigest);
@@ -162,11 +161,11 @@ impl Adapters {
 
     /// Loads an adapter whose digest is not known yet.
     pub(crate) fn identify(&self, handle: &Arc<AdapterHandle>) -> Result<Option<Arc<Adapter>>, AdapterError> {
-        let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.identifying.lock().unwrap_or_else(PoisonError::into_inner);
         if handle.digest().is_some() {
             return Ok(None);
         }
-        let adapter = self.disk.load(handle.clone()).result.map_err(AdapterError::Unusable)?;
+        let adapter = self.loader.load(handle.clone()).result.map_err(AdapterError::Unusable)?;
         self.check_size(adapter.bytes() as u64)?;
         Ok(Some(adapter))
     }

@@ -12,13 +12,12 @@ impl Core {
     pub(super) fn plan(&mut self) -> Vec<Share> {
         let pending = self.pending();
         let decoding = pending.iter().filter(|pending| **pending == 1).count();
-        let step_tokens = match decoding {
-            0 => self.config.step_tokens,
-            _ => self.config.step_tokens.min(decoding + self.config.beside_tokens),
-        };
+        let beside = self.pace.beside(self.crowd());
+        let step_tokens = self.config.step_tokens.min(beside.saturating_add(decoding));
         let shares = schedule(pending.iter().copied(), step_tokens);
         let shares = self.find_pages(shares);
-        self.guess(&shares);
+        // A stream by itself guesses as much as it likes; beside others guesses may take what prompts may.
+        self.guess(&shares, if decoding > 1 { step_tokens } else { self.config.step_tokens });
         shares
     }
 
@@ -109,11 +108,11 @@ impl Core {
     }
 
     /// Lets those that decode guess ahead with what the step has left.
-    fn guess(&mut self, shares: &[Share]) {
+    fn guess(&mut self, shares: &[Share], step_tokens: usize) {
         let decoding: Vec<usize> =
             shares.iter().map(|share| share.sequence).filter(|i| self.running[*i].is_decoding()).collect();
         let tokens = shares.iter().map(|share| share.tokens).sum();
-        let each = drafts_each(decoding.len(), tokens, self.config.step_tokens, self.config.draft_tokens);
+        let each = drafts_each(decoding.len(), tokens, step_tokens, self.config.draft_tokens);
         if each == 0 {
             return;
         }

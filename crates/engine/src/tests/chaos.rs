@@ -20,7 +20,7 @@ fn any_config(dice: &mut Dice) -> Config {
         host_memory: dice.below(4) as u64 * each,
         sequences_max: [2, 5, 64][dice.below(3)],
         step_tokens: [7, 40, 256][dice.below(3)],
-        beside_tokens: [3, 64, 256][dice.below(3)],
+        slowdown_max: [1.01, 1.5, f64::INFINITY][dice.below(3)],
         context: 8 * 64,
         prefix_cache: dice.below(4) > 0,
         draft_tokens: [0, 8, 64][dice.below(3)],

@@ -8,7 +8,7 @@ mod pressure;
 mod speculation;
 mod time;
 
-use crate::adapters::{AdapterHandle, Adapters, Disk, Loaded};
+use crate::adapters::{AdapterHandle, Adapters, Disk, Loaded, Loader};
 use crate::config::Config;
 use crate::core::Core;
 use crate::device::CpuDevice;
@@ -89,7 +89,8 @@ pub(crate) fn config(pages: usize) -> Config {
         host_memory: 1 << 20,
         sequences_max: 64,
         step_tokens: 256,
-        beside_tokens: 64,
+        slowdown_max: f64::INFINITY,
+        quick_step: std::time::Duration::ZERO,
         queue_max: 1024,
         context: (pages * cpu::PAGE).min(1024),
         prefix_cache: true,
@@ -111,7 +112,9 @@ impl Rig {
         let plan = config.plan(&model().shape);
         let device = CpuDevice::new(model(), executor, plan.pages_max).unwrap();
         let core = Core::new(Box::new(device), &model(), config);
-        let adapters = Adapters::new(Arc::new(Disk::new(model(), config.isa)), plan.adapters_bytes_max);
+        let disk = Arc::new(Disk::new(model(), config.isa));
+        let loader = Arc::new(Loader::start(disk.clone(), drop).unwrap());
+        let adapters = Adapters::new(disk, loader, plan.adapters_bytes_max);
         Rig { core, adapters, tickets: Arc::default() }
     }
 

@@ -41,6 +41,12 @@ pub(crate) struct ServingArgs {
     /// adapters: host memory for adapters, as a multiple of the resident ones'.
     #[arg(long, default_value_t = 0)]
     host: u64,
+    /// How many times as long a step may take for the sake of newcomers; see the engine's `slowdown_max`.
+    #[arg(long)]
+    slowdown: Option<f64>,
+    /// Milliseconds of a step that is quick enough for anybody; see the engine's `quick_step`.
+    #[arg(long)]
+    quick_step: Option<f64>,
     /// prefix: tokens all prompts share.
     #[arg(long, default_value_t = 2000)]
     shared: usize,
@@ -111,6 +117,8 @@ impl Served {
         let machine = &args.model.machine;
         let memory = 2 * (pages * cpu::Pages::page_bytes(&self.model.shape)) as u64;
         let mut config = Config::for_memory(&self.model.shape, memory, machine.threads(), machine.isa()?);
+        config.slowdown_max = args.slowdown.unwrap_or(config.slowdown_max);
+        config.quick_step = args.quick_step.map_or(config.quick_step, |ms| Duration::from_secs_f64(ms.max(0.0) / 1e3));
         change(&mut config);
         Engine::start(self.model.clone(), self.text.clone(), config)
             .map_err(|error| Failure(format!("starting threads: {error}")))
