@@ -2,7 +2,7 @@
 
 use crate::adjust::Mask;
 use crate::elementary::{exp2, log2};
-use crate::generator::philox;
+use crate::generator::{LANES, philox, philox_lanes};
 use crate::kernels::versions;
 use crate::quantise::NotFinite;
 use std::cmp::Ordering;
@@ -50,19 +50,33 @@ fn count_body(z: f32, z_max: f32) -> u64 {
 #[inline(always)]
 fn noise(seed: u64, position: u64, id: usize) -> f32 {
     let key = [seed as u32, (seed >> 32) as u32];
-    let word = philox(key, [(id / 4) as u32, position as u32, (position >> 32) as u32, 0])[id % 4];
+    noise_from(philox(key, [(id / 4) as u32, position as u32, (position >> 32) as u32, 0])[id % 4])
+}
+
+#[inline(always)]
+fn noise_from(word: u32) -> f32 {
     let u = ((word >> 9) * 2 + 1) as f32 * f32::from_bits((127 - 24) << 23);
     -log2(-log2(u))
 }
 
+/// The largest of some numbers; of zeros, some zero.
+#[inline(always)]
+fn largest(values: &[f32]) -> f32 {
+    let of = |a: f32, x: f32| if x > a { x } else { a };
+    let (parts, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for part in parts {
+        for lane in 0..LANES {
+            lanes[lane] = of(lanes[lane], part[lane]);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, x| of(a, *x))
+}
+
 #[inline(always)]
 fn finite_max_body(logits: &[f32]) -> Result<(f32, f32), NotFinite> {
-    let mut worst = 0u32;
-    let mut max = f32::NEG_INFINITY;
-    for x in logits {
-        worst = worst.max(x.to_bits() & 0x7fff_ffff);
-        max = if *x > max { *x } else { max };
-    }
+    let worst = logits.iter().fold(0u32, |worst, x| worst.max(x.to_bits() & 0x7fff_ffff));
+    let max = largest(logits);
     if worst >= 0x7f80_0000 { Err(NotFinite) } else { Ok((max, f32::from_bits(worst))) }
 }
 
@@ -71,15 +85,34 @@ versions! {
     fn finite_max(logits: &[f32]) -> Result<(f32, f32), NotFinite> = finite_max_body;
 }
 
+/// Ids whose noise comes from one set of lanes: four words a counter.
+const TOGETHER: usize = 4 * LANES;
+
 #[inline(always)]
-fn gumbel_all_body(logits: &[f32], tau: f32, seed: u64, position: u64, scores: &mut [f32]) {
-    for (id, (score, logit)) in scores.iter_mut().zip(logits).enumerate() {
-        *score = logit * tau + noise(seed, position, id);
+fn gumbel_all_body(logits: &[f32], tau: f32, seed: u64, position: u64, scores: &mut [f32]) -> f32 {
+    let key = [seed as u32, (seed >> 32) as u32];
+    for (number, (scores, logits)) in scores.chunks_mut(TOGETHER).zip(logits.chunks(TOGETHER)).enumerate() {
+        let first = (number * LANES) as u32;
+        let words = philox_lanes(key, first, position as u32, (position >> 32) as u32);
+        let mut noise = [0.0f32; TOGETHER];
+        for lane in 0..LANES {
+            for (word, words) in words.iter().enumerate() {
+                noise[4 * lane + word] = f32::from_bits(words[lane]);
+            }
+        }
+        for noise in &mut noise {
+            *noise = noise_from(noise.to_bits());
+        }
+        for ((score, logit), noise) in scores.iter_mut().zip(logits).zip(&noise) {
+            *score = logit * tau + noise;
+        }
     }
+    largest(scores)
 }
 
 versions! {
-    fn gumbel_all(logits: &[f32], tau: f32, seed: u64, position: u64, scores: &mut [f32]) = gumbel_all_body;
+    /// Every token's score; gives the largest.
+    fn gumbel_all(logits: &[f32], tau: f32, seed: u64, position: u64, scores: &mut [f32]) -> f32 = gumbel_all_body;
 }
 
 /// The rank: z descending, then id ascending.
@@ -120,8 +153,7 @@ pub(crate) fn draw(
     let narrowed = (top_k > 0 && top_k < all) || sampling.top_p < 1.0 || sampling.min_p > 0.0;
     if !narrowed && allowed.is_none() {
         let mut scores = vec![0.0f32; all];
-        gumbel_all(isa, logits, tau, sampling.seed, position, &mut scores);
-        let max = scores.iter().fold(f32::NEG_INFINITY, |a, x| if *x > a { *x } else { a });
+        let max = gumbel_all(isa, logits, tau, sampling.seed, position, &mut scores);
         return Ok(first_of(&scores, max));
     }
     let mut kept: Vec<(f32, usize)> =
