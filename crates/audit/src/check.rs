@@ -28,7 +28,7 @@ pub(crate) fn identity(
 }
 
 /// Whether tokenizer and chat template are those the receipt names, if they are loaded.
-fn texts(claims: &Claims, text: Option<&Text>) -> Result<(), Difference> {
+pub(crate) fn texts(claims: &Claims, text: Option<&Text>) -> Result<(), Difference> {
     let Some(text) = text else { return Ok(()) };
     if let Some(claimed) = claims.tokenizer.filter(|claimed| *claimed != text.tokenizer_digest()) {
         return Err(Difference::Tokenizer { claimed: Digest(claimed), loaded: Digest(text.tokenizer_digest()) });
@@ -115,7 +115,7 @@ pub(crate) fn settings(settings: &Settings) -> Result<(), AuditError> {
 }
 
 /// The part of settings that the sampler takes.
-pub fn sampling(settings: &Settings) -> Sampling {
+pub(crate) fn sampling(settings: &Settings) -> Sampling {
     let Settings { temperature, top_k, top_p, min_p, seed, .. } = *settings;
     Sampling { temperature, top_k, top_p, min_p, seed }
 }

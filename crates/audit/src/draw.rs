@@ -5,8 +5,19 @@ use cpu::Pool;
 use exact::adjust::{Adjust, Choice, sample_under};
 use exact::sample::Sampling;
 use exact::{Isa, NotFinite};
-use receipt::Opening;
+use receipt::{Opening, Settings};
 use std::sync::OnceLock;
+
+/// The part of settings that changes logits.
+pub(crate) fn adjust(settings: &Settings) -> Adjust {
+    let shaping = &settings.shaping;
+    Adjust {
+        repetition: shaping.repetition,
+        frequency: shaping.frequency,
+        presence: shaping.presence,
+        bias: shaping.bias.clone(),
+    }
+}
 
 /// How the tokens of an answer are drawn.
 pub(crate) struct Drawing<'a> {
@@ -20,15 +31,7 @@ pub(crate) struct Drawing<'a> {
 impl<'a> Drawing<'a> {
     pub(crate) fn new(isa: Isa, opening: &'a Opening, form: Form) -> Drawing<'a> {
         let settings = &opening.settings;
-        let shaping = &settings.shaping;
-        let sampling = crate::check::sampling(settings);
-        let adjust = Adjust {
-            repetition: shaping.repetition,
-            frequency: shaping.frequency,
-            presence: shaping.presence,
-            bias: shaping.bias.clone(),
-        };
-        Drawing { isa, opening, sampling, adjust, form }
+        Drawing { isa, opening, sampling: crate::check::sampling(settings), adjust: adjust(settings), form }
     }
 
     /// Draws one token from each row of logits, the answer's tokens from number `first` on, each after the answer that

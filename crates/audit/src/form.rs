@@ -8,7 +8,7 @@ use model::Text;
 use receipt::Settings;
 
 /// What an answer's tokens could be, and where its form was complete.
-#[derive(Default)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Form {
     /// By answer token: what could be drawn. Empty without a form.
     masks: Vec<Mask>,

@@ -35,7 +35,6 @@ pub mod policy;
 pub mod range;
 pub mod trace;
 
-pub use check::sampling;
 pub use error::AuditError;
 pub use replay::{Progress, ReplayConfig, replay};
 pub use verdict::{Difference, Digest, FinishFault, Verdict};

@@ -104,7 +104,7 @@ proptest! {
         let bytes = damaged(&sample.opening, &damage, 0);
         prop_assume!(bytes != sample.opening);
         if let Ok(opening) = LightOpening::from_bytes(&bytes) {
-            let config = LightConfig { isa: Isa::best(), threads: 1 };
+            let config = LightConfig { isa: Isa::best(), threads: 1, text: None };
             let verdict = check(&sample.bundle, &opening, &sample.key, &sample.frame, None, config);
             prop_assert!(!verdict.unwrap().holds());
         }
@@ -117,7 +117,7 @@ fn the_undamaged_ones_are_read() {
     read_all(&sample.opening);
     assert_eq!(Manifest::read(&sample.manifest).unwrap().digest, sample.model.digest);
     assert!(AdapterManifest::read(&sample.adapter_manifest).is_ok());
-    let config = LightConfig { isa: Isa::best(), threads: 1 };
+    let config = LightConfig { isa: Isa::best(), threads: 1, text: None };
     let opening = LightOpening::from_bytes(&sample.opening).unwrap();
     assert!(check(&sample.bundle, &opening, &sample.key, &sample.frame, None, config).unwrap().holds());
 }

@@ -7,13 +7,13 @@ mod support;
 use audit::dispute::{
     Case, Challenger, Game, Message, Party, Prover, Regenerate, Ruling, Transcript, Why, play, target,
 };
-use audit::trace::{Borders, History, Missing, Operation, Position, Run, regenerate};
+use audit::trace::{Borders, Draw, History, Missing, Operation, Position, Run, regenerate};
 use exact::{Activations, Isa};
 use model::{Adapter, Mlp, Model, Shape, digest};
-use receipt::{Bundle, Hash, Settings, SigningKey};
+use receipt::{Bundle, Hash, Settings, Shaping, SigningKey};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use support::{Case as Answered, How, answer, audit, prompt, sampling, settings, shape};
+use support::{Case as Answered, How, answer, audit, prompt, settings, shape};
 
 /// A model, an adapter, an answer, and everything both sides need.
 struct Scene {
@@ -42,14 +42,13 @@ impl Scene {
         let model = &self.model;
         let base = digest::manifest(&model.shape, &model.plan, &model.weights, model.activations, 1);
         let adapter = self.adapter.as_ref().map(|a| digest::adapter_manifest(&model.plan, &a.sites, 1));
-        Case::read(&self.bundle, &base, adapter.as_deref()).unwrap()
+        Case::read(&self.bundle, &base, adapter.as_deref(), None).unwrap()
     }
 
     fn position(&self, position: usize, borders: Option<Borders>) -> Result<Position, Missing> {
-        let drawing = position + 1 >= self.bundle.opening.prompt.len();
-        let sampling = drawing.then(|| sampling(&self.bundle.opening.settings));
         let (model, adapter) = (&self.model, self.adapter.as_ref());
-        regenerate(model, adapter, &self.history, position, self.tokens[position], sampling, borders)
+        let draw = Draw::after(&self.bundle.opening, position, model.shape.vocabulary);
+        regenerate(model, adapter, &self.history, position, self.tokens[position], draw, borders)
     }
 
     fn regenerate(&self) -> Regenerate<'_> {
@@ -108,8 +107,8 @@ fn rows_of_every_kind(position: &Position) -> BTreeMap<String, (usize, usize)> {
 fn a_forged_row_of_every_kind_of_operation_is_found_and_a_false_doubt_of_it_fails() {
     let model = Arc::new(Model::random(small(), Activations::A8, 1));
     let adapter = Adapter::random(&model.plan, 4, 7);
-    let filtered = Settings { top_k: 40, top_p: 0.8, ..settings() };
-    let scene = Scene::honest(model, Some(adapter), 70, &filtered);
+    let shaped = Settings { top_k: 40, top_p: 0.8, ..shaped() };
+    let scene = Scene::honest(model, Some(adapter), 70, &shaped);
     let case = scene.case();
     let doubted = 75;
     let honest = scene.position(doubted, None).unwrap();
@@ -135,6 +134,54 @@ fn a_forged_row_of_every_kind_of_operation_is_found_and_a_false_doubt_of_it_fail
         assert_eq!(ruling.winner, Party::Prover, "{kind}: {ruling:?}");
         assert_eq!(place(&ruling), (doubted, step, row), "{kind}");
     }
+}
+
+/// Penalties, biases, and stop tokens that may not be drawn for a while.
+fn shaped() -> Settings {
+    let shaping = Shaping {
+        repetition: 1.4,
+        frequency: 0.3,
+        presence: 0.2,
+        bias: vec![(150, 6.0), (170, -4.0)],
+        tokens_min: 30,
+        form: None,
+    };
+    Settings { stop_tokens: (0..100).collect(), shaping, ..settings() }
+}
+
+#[test]
+fn under_penalties_biases_and_a_least_length_the_true_side_wins() {
+    let (model, mut lied) = (support::model(), 0);
+    for settings in [shaped(), Settings { temperature: 0.0, ..shaped() }, Settings { top_p: 0.6, ..shaped() }] {
+        let scene = Scene::honest(model.clone(), None, 30, &settings);
+        assert!(audit(&scene.bundle, &model, None).unwrap().is_equal());
+        let case = scene.case();
+        for position in [3, 29, 40, scene.tokens.len() - 1] {
+            let lie: Regenerate<'_> = Box::new(|p, borders| {
+                let position = scene.position(p, borders)?;
+                let step = position.program.drawn.unwrap_or(1) - 1;
+                Ok(position.forged(step, |bytes| bytes[0] ^= 1))
+            });
+            let (ruling, _) = play_out(&case, scene.prover(scene.regenerate()), Challenger::new(position, lie));
+            assert_eq!(ruling.winner, Party::Prover, "{position}: {ruling:?}");
+        }
+        // Drawn without what was asked: other penalties, no bias, or a stop token too early.
+        let plain = Shaping { tokens_min: 30, ..Shaping::default() };
+        for shaping in [plain, Shaping { bias: vec![], ..settings.shaping.clone() }] {
+            let other = Settings { shaping, ..settings.clone() };
+            let cheated = answer(&model, None, &prompt(30), &other, How::plain());
+            let bundle = Answered::new(&model, None, &prompt(30), &settings, &cheated).sign();
+            // Where both draw the same tokens it is no lie.
+            let Some(position) = target(&audit(&bundle, &model, None).unwrap()) else { continue };
+            lied += 1;
+            let scene = Scene::new(model.clone(), None, bundle);
+            let case = scene.case();
+            let challenger = Challenger::new(position, scene.regenerate());
+            let (ruling, _) = play_out(&case, scene.prover(scene.regenerate()), challenger);
+            assert_eq!((ruling.winner, place(&ruling).0), (Party::Challenger, position), "{ruling:?}");
+        }
+    }
+    assert!(lied >= 3, "{lied}");
 }
 
 #[test]

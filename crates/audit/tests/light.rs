@@ -4,11 +4,15 @@
 
 mod support;
 
-use audit::light::{Frame, Key, LightConfig, LightFault, LightOpening, LightVerdict, check, coin, prove};
+use audit::light::{
+    Frame, Key, LightConfig, LightError, LightFault, LightOpening, LightVerdict, Opened, OpeningFile, check, coin,
+    prove,
+};
 use audit::trace::Run;
 use exact::{Activations, Isa};
 use model::{Adapter, LoadOptions, Mlp, Model, Shape};
 use receipt::{Bundle, Settings};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use support::{Case, How, answer, prompt, settings, shape};
@@ -42,12 +46,12 @@ impl Scene {
         prove(&self.run(), &self.bundle, span).unwrap()
     }
 
-    fn check_with(&self, opening: &LightOpening, key: &Key, isa: Isa) -> LightVerdict {
-        let config = LightConfig { isa, threads: 2 };
+    fn check_with(&self, opening: &impl Opened, key: &Key, isa: Isa) -> LightVerdict {
+        let config = LightConfig { isa, threads: 2, text: None };
         check(&self.bundle, opening, key, &self.frame, self.adapter.as_ref(), config).unwrap()
     }
 
-    fn check(&self, opening: &LightOpening) -> LightVerdict {
+    fn check(&self, opening: &impl Opened) -> LightVerdict {
         self.check_with(opening, &self.key, Isa::best())
     }
 }
@@ -77,9 +81,46 @@ fn honest_answers_hold_whole_and_in_parts_on_every_instruction_set() {
                     let verdict = scene.check_with(&read, &scene.key, isa);
                     assert!(verdict.holds(), "{mode:?} {rank:?} {span:?} {isa}: {verdict}");
                 }
+                let verdict = scene.check_with(&filed(&opening.to_bytes()).unwrap(), &scene.key, Isa::best());
+                assert!(verdict.holds(), "{mode:?} {rank:?} {span:?} from a file: {verdict}");
             }
         }
     }
+}
+
+/// An opening in a file that is gone as soon as nobody reads it.
+fn filed(bytes: &[u8]) -> Result<OpeningFile, LightError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    OpeningFile::open(file.path())
+}
+
+#[test]
+fn an_opening_in_a_file_is_read_like_one_in_memory() {
+    let scene = Scene::honest(shape(), Activations::A16, None, &settings());
+    let opening = scene.prove(35..45);
+    assert_eq!(opening.span(), filed(&opening.to_bytes()).unwrap().span());
+    for forged in [opening.clone().forged(40, 7, 1), opening.clone().past_forged(12, 1, 3)] {
+        let found = fault(scene.check(&filed(&forged.to_bytes()).unwrap()));
+        assert_eq!(found, fault(scene.check(&forged)));
+    }
+    // Cut short, lengthened, or with a length changed: both say so, or both read the same.
+    let bytes = opening.to_bytes();
+    let cuts = (0..bytes.len()).step_by(bytes.len() / 97).map(|end| bytes[..end].to_vec());
+    let longer = [&bytes[..], &[0]].concat();
+    let changed = (0..600).map(|at| bytes.iter().enumerate().map(|(i, b)| b ^ u8::from(i == at)).collect());
+    for bytes in cuts.chain([longer]).chain(changed) {
+        let (in_memory, in_file) = (LightOpening::from_bytes(&bytes), filed(&bytes));
+        assert_eq!(in_memory.is_ok(), in_file.is_ok());
+        if let (Ok(in_memory), Ok(in_file)) = (in_memory, in_file) {
+            assert_eq!(fault_of(scene.check(&in_memory)), fault_of(scene.check(&in_file)));
+        }
+    }
+}
+
+/// What failed, if something did.
+fn fault_of(verdict: LightVerdict) -> Option<(Option<usize>, LightFault)> {
+    (!verdict.holds()).then(|| fault(verdict))
 }
 
 #[test]
@@ -91,7 +132,7 @@ fn keys_and_frames_survive_being_written_and_fit_one_model_only() {
     assert!(scene.check_with(&opening, &key, Isa::best()).holds());
     let other = Model::random(experts(), Activations::A16, 4);
     let (key, _) = Key::secret(&other, [5; 32], Isa::best(), 1).unwrap();
-    let config = LightConfig { isa: Isa::best(), threads: 1 };
+    let config = LightConfig { isa: Isa::best(), threads: 1, text: None };
     assert!(check(&scene.bundle, &opening, &key, &scene.frame, None, config).is_err());
 }
 

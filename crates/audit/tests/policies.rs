@@ -12,7 +12,7 @@ use model::{Model, digest};
 use receipt::{Bundle, Hash, Settings, SigningKey};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use support::{Case as Answered, audit, model, prompt, sampling, settings};
+use support::{Case as Answered, audit, model, prompt, settings};
 
 fn answers(count: u32, cheated: impl Fn(u32) -> bool) -> Vec<Bundle> {
     let (model, short) = (model(), Settings { tokens_max: 5, ..settings() });
@@ -56,14 +56,11 @@ fn dispute(bundle: &Bundle, position: usize) -> Party {
     tokens.pop();
     let run = Run { model: model.clone(), adapter: None, isa: Isa::best(), threads: 1 };
     let history: History = run.history(&tokens).unwrap();
-    let regenerated = || -> Regenerate<'_> {
-        Box::new(|at, borders| {
-            let drawn = (at + 1 >= bundle.opening.prompt.len()).then(|| sampling(&bundle.opening.settings));
-            regenerate(&model, None, &history, at, tokens[at], drawn, borders)
-        })
-    };
     let manifest = digest::manifest(&model.shape, &model.plan, &model.weights, model.activations, 1);
-    let case = Case::read(bundle, &manifest, None).unwrap();
+    let case = Case::read(bundle, &manifest, None, None).unwrap();
+    let regenerated = || -> Regenerate<'_> {
+        Box::new(|at, borders| regenerate(&model, None, &history, at, tokens[at], case.draw(at), borders))
+    };
     let mut prover = Prover::new(bundle.opening.leaves.clone(), regenerated(), &model, None);
     let mut challenger = Challenger::new(position, regenerated());
     let (node, auditor) = (SigningKey::from_bytes(&[3; 32]), SigningKey::from_bytes(&[4; 32]));

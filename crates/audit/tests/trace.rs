@@ -5,7 +5,7 @@
 
 mod support;
 
-use audit::trace::{History, Outline, Run, regenerate};
+use audit::trace::{Draw, History, Outline, Run, regenerate};
 use exact::{Activations, Isa};
 use model::{Adapter, AdapterManifest, Manifest, Mlp, Model, Shape, digest};
 use receipt::Settings;
@@ -21,8 +21,8 @@ fn agree(model: &Arc<Model>, adapter: Option<&Adapter>, prompt: &[u32], settings
     let run = Run { model: model.clone(), adapter, isa, threads: 1 };
     let history = run.history(&tokens).unwrap();
     for position in positions.iter().copied().filter(|position| *position < tokens.len()) {
-        let drawing = (position + 1 >= prompt.len()).then(|| sampling(settings));
-        let found = regenerate(model, adapter, &history, position, tokens[position], drawing, None).unwrap();
+        let drawing = (position + 1 >= prompt.len()).then(|| Draw::from(sampling(settings)));
+        let found = regenerate(model, adapter, &history, position, tokens[position], drawing.clone(), None).unwrap();
         assert_eq!(found.leaf(), answer.leaves[position], "leaf of position {position}");
         let again = blake3::Hasher::new().update(&[0x11]).update(&found.leaf_data()).finalize();
         assert_eq!(*again.as_bytes(), found.leaf());

@@ -6,7 +6,7 @@ use crate::batch::Layout;
 use crate::failures::Failures;
 use crate::pages::{PAGE, PagesView};
 use crate::registers::Views;
-use crate::trace::Trace;
+use crate::trace::{Trace, layer_digest};
 use exact::quantise::{QuantisedRows, quantise_i8};
 use exact::{Isa, norm, rotary, spread};
 use model::{Model, Op, Register, Rotary};
@@ -44,6 +44,8 @@ impl RotaryTable {
 #[derive(Default)]
 pub(crate) struct RowScratch {
     levels: Vec<i8>,
+    /// Keys and values, as the trace hashes them.
+    bytes: Vec<u8>,
 }
 
 /// Everything a run of row operations reads and writes.
@@ -132,14 +134,14 @@ impl RowSection<'_> {
         }
         let position = self.layout.position(row);
         let (page, slot) = (self.layout.segment(row).pages[position / PAGE], position % PAGE);
-        scratch.levels.resize(head_dim, 0);
-        let mut digest = self.trace.as_ref().map(|_| Vec::with_capacity(2 * self.views.width(Register::Key) + 256));
+        let RowScratch { levels, bytes } = scratch;
+        levels.resize(head_dim, 0);
+        bytes.clear();
         for (register, is_key) in [(Register::Key, true), (Register::Value, false)] {
             for (head, x) in self.views.row_mut(register, row).chunks_exact_mut(head_dim).enumerate() {
                 if is_key {
                     spread::spread_head(self.isa, x);
                 }
-                let levels = &mut scratch.levels;
                 let scale = quantise_i8(self.isa, x, levels).unwrap_or_else(|_| {
                     levels.fill(0);
                     fail();
@@ -150,14 +152,14 @@ impl RowSection<'_> {
                 } else {
                     self.pages.write_value(page, layer, head, slot, levels, scale);
                 }
-                if let Some(bytes) = &mut digest {
+                if self.trace.is_some() {
                     bytes.extend_from_slice(bytemuck::cast_slice(levels));
                     bytes.extend_from_slice(&scale.to_le_bytes());
                 }
             }
         }
-        if let (Some(trace), Some(bytes)) = (&self.trace, digest) {
-            trace.set_layer(row, layer, &bytes);
+        if let Some(trace) = &self.trace {
+            trace.set_layer(row, layer, layer_digest(bytes));
         }
     }
 }

@@ -1,20 +1,25 @@
 //! Sums in the field of 2⁶¹ − 1 elements, exact and quick: what lets a verifier check a product with weights it no longer
 //! holds (`docs/light-check.md`). Not part of the arithmetic: nothing here decides a bit of an answer.
 
-use crate::Isa;
 use crate::kernels::versions;
+use crate::quantise::digits;
+use crate::{Activations, Isa};
 
 /// The field's size, a Mersenne prime.
 pub const P: u64 = (1 << 61) - 1;
 
-/// Bits of a limb: a limb times 32 bits, 1,024 times, stays below 2⁶³.
+/// Bits of a limb of an element that rows of weights are multiplied with.
 const BITS: u32 = 21;
-const PART: usize = 1024;
+/// Numbers that are taken together.
+const PART: usize = 512;
+/// Below this, the numbers of a part cannot make its sums overflow: 2⁹ products with numbers of 2³¹. True sums hardly ever reach it.
+const SMALL: u32 = 1 << 23;
 
-/// Elements of the field, each in three limbs, so that products with 32-bit numbers are products of 32-bit numbers.
+/// Elements of the field, each as a signed number of 32 bits and 2³² times another, so that products with 32-bit numbers are
+/// products of 32-bit numbers.
 #[derive(Clone, Default, Debug)]
 pub struct Vector {
-    limbs: [Vec<i32>; 3],
+    words: Vec<i64>,
 }
 
 /// One element in three limbs.
@@ -27,68 +32,206 @@ fn joined(sums: [i64; 3]) -> i128 {
     i128::from(sums[0]) + (i128::from(sums[1]) << BITS) + (i128::from(sums[2]) << (2 * BITS))
 }
 
+fn joined_halves(sums: [i64; 2]) -> i128 {
+    i128::from(sums[0]) + (i128::from(sums[1]) << 32)
+}
+
 fn reduced(value: i128) -> u64 {
     value.rem_euclid(i128::from(P)) as u64
+}
+
+/// Quantised inputs of a linear map, as its check reads them.
+#[derive(Clone, Copy, Debug)]
+pub enum Levels<'a> {
+    /// 8-bit levels.
+    Whole(&'a [i8]),
+    /// High digits of 16-bit levels.
+    High(&'a [i16]),
+    /// Their low digits.
+    Low(&'a [i16]),
 }
 
 impl Vector {
     /// Of elements below [`P`].
     pub fn new(values: impl IntoIterator<Item = u64>) -> Vector {
-        let mut vector = Vector::default();
-        for value in values {
+        let word = |value: u64| {
             assert!(value < P);
-            vector.limbs.iter_mut().zip(limbs(value)).for_each(|(to, limb)| to.push(limb));
-        }
-        vector
+            // The low half counts as signed; the high half makes up for it.
+            let low = value as u32;
+            let high = (value >> 32) as u32 + (low >> 31);
+            (u64::from(high) << 32 | u64::from(low)) as i64
+        };
+        Vector { words: values.into_iter().map(word).collect() }
     }
 
     /// Elements there are.
     pub fn len(&self) -> usize {
-        self.limbs[0].len()
+        self.words.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.words.is_empty()
     }
 
     /// One element.
     pub fn get(&self, at: usize) -> u64 {
-        (self.limbs[2][at] as u64) << (2 * BITS) | (self.limbs[1][at] as u64) << BITS | self.limbs[0][at] as u64
+        let word = self.words[at];
+        (((word >> 32) << 32) + i64::from(word as i32)) as u64
     }
 
-    /// Σ of the elements from `first` on times `x`, modulo [`P`].
-    pub fn dot(&self, isa: Isa, first: usize, x: &[i32]) -> u64 {
-        assert!(first <= self.len() && x.len() <= self.len() - first);
+    /// Σ of the elements from `first` on times `x`, modulo [`P`], for any `x`: the simple form.
+    pub fn dot(&self, first: usize, x: &[i32]) -> u64 {
+        let elements = first..first + x.len();
+        reduced(elements.zip(x).map(|(at, x)| i128::from(self.get(at)) * i128::from(*x)).sum())
+    }
+
+    /// Σ of all elements times quantised inputs, modulo [`P`].
+    pub fn dot_levels(&self, isa: Isa, x: Levels<'_>) -> u64 {
+        fn parts<T>(words: &[i64], x: &[T], dots: impl Fn(&[i64], &[T], &mut [i64; 2])) -> u64 {
+            assert!(words.len() == x.len());
+            let each = words.chunks(PART).zip(x.chunks(PART)).map(|(words, x)| {
+                let mut sums = [0; 2];
+                dots(words, x, &mut sums);
+                joined_halves(sums)
+            });
+            reduced(each.sum())
+        }
+        match x {
+            Levels::Whole(x) => parts(&self.words, x, |words, x, sums| dots_whole(isa, words, x, sums)),
+            Levels::High(x) => parts(&self.words, x, |words, x, sums| dots_high(isa, words, x, sums)),
+            Levels::Low(x) => parts(&self.words, x, |words, x, sums| dots_low(isa, words, x, sums)),
+        }
+    }
+
+    /// As [`Vector::dot`], of numbers where they lie, little end first; each becomes its float in `y` on the way, so that
+    /// memory is read once for both.
+    pub fn dot_floats(&self, isa: Isa, first: usize, x: &[[u8; 4]], floats: Floats<'_>, y: &mut [f32]) -> u64 {
+        assert!(x.len() == y.len());
+        let words = &self.words[first..first + x.len()];
         let mut sum = 0i128;
-        for (number, part) in x.chunks(PART).enumerate() {
-            let from = first + number * PART;
-            let [a, b, c] = &self.limbs;
-            let limbs = [a, b, c].map(|limb| &limb[from..from + part.len()]);
-            let mut sums = [0i64; 3];
-            dots(isa, limbs, part, &mut sums);
-            sum += joined(sums);
+        for (number, ((part, y), words)) in x.chunks(PART).zip(y.chunks_mut(PART)).zip(words.chunks(PART)).enumerate() {
+            let (at, mut sums) = (number * PART, [0; 2]);
+            if dots_of_bytes(isa, words, part, &mut sums) < SMALL {
+                sum += joined_halves(sums);
+            } else {
+                // Hardly ever with sums that are true.
+                let x: Vec<i32> = part.iter().map(|x| i32::from_le_bytes(*x)).collect();
+                sum += i128::from(self.dot(first + at, &x));
+            }
+            to_floats(isa, part, floats.part(at, part.len()), y);
         }
         reduced(sum)
     }
 }
 
+/// Sums of both halves of `words` times `x`, if all of `x` is below [`SMALL`]; gives the bits that any of `x` has, those of
+/// −1 − x if it is negative. Plain sums, so that the compiler runs as many side by side as there are lanes.
 #[inline(always)]
-fn dots_body(limbs: [&[i32]; 3], x: &[i32], sums: &mut [i64; 3]) {
-    let n = x.len();
-    let (a, b, c) = (&limbs[0][..n], &limbs[1][..n], &limbs[2][..n]);
-    let (mut s0, mut s1, mut s2) = (0i64, 0i64, 0i64);
+fn dots_with(words: &[i64], n: usize, x: impl Fn(usize) -> i32, sums: &mut [i64; 2]) -> u32 {
+    let words = &words[..n];
+    let (mut low, mut high, mut bits) = (0i64, 0i64, 0u32);
     for i in 0..n {
-        let v = i64::from(x[i]);
-        s0 = s0.wrapping_add(i64::from(a[i]).wrapping_mul(v));
-        s1 = s1.wrapping_add(i64::from(b[i]).wrapping_mul(v));
-        s2 = s2.wrapping_add(i64::from(c[i]).wrapping_mul(v));
+        let (word, v) = (words[i], x(i));
+        low = low.wrapping_add(i64::from(word as i32).wrapping_mul(i64::from(v)));
+        high = high.wrapping_add((word >> 32).wrapping_mul(i64::from(v)));
+        bits |= (v ^ (v >> 31)) as u32;
     }
-    *sums = [s0, s1, s2];
+    *sums = [low, high];
+    bits
+}
+
+#[inline(always)]
+fn dots_of_bytes_body(words: &[i64], x: &[[u8; 4]], sums: &mut [i64; 2]) -> u32 {
+    let x = &x[..words.len()];
+    dots_with(words, x.len(), |i| i32::from_le_bytes(x[i]), sums)
+}
+
+#[inline(always)]
+fn dots_whole_body(words: &[i64], x: &[i8], sums: &mut [i64; 2]) {
+    let x = &x[..words.len()];
+    dots_with(words, x.len(), |i| i32::from(x[i]), sums);
+}
+
+#[inline(always)]
+fn dots_high_body(words: &[i64], x: &[i16], sums: &mut [i64; 2]) {
+    let x = &x[..words.len()];
+    dots_with(words, x.len(), |i| digits(i32::from(x[i])).0, sums);
+}
+
+#[inline(always)]
+fn dots_low_body(words: &[i64], x: &[i16], sums: &mut [i64; 2]) {
+    let x = &x[..words.len()];
+    dots_with(words, x.len(), |i| digits(i32::from(x[i])).1, sums);
 }
 
 versions! {
-    fn dots(limbs: [&[i32]; 3], x: &[i32], sums: &mut [i64; 3]) = dots_body;
+    fn dots_of_bytes(words: &[i64], x: &[[u8; 4]], sums: &mut [i64; 2]) -> u32 = dots_of_bytes_body;
+}
+
+versions! {
+    fn dots_whole(words: &[i64], x: &[i8], sums: &mut [i64; 2]) = dots_whole_body;
+}
+
+versions! {
+    fn dots_high(words: &[i64], x: &[i16], sums: &mut [i64; 2]) = dots_high_body;
+}
+
+versions! {
+    fn dots_low(words: &[i64], x: &[i16], sums: &mut [i64; 2]) = dots_low_body;
+}
+
+/// What becomes of the sums of a linear map (docs/arithmetic.md, section 2).
+#[derive(Clone, Copy, Debug)]
+pub enum Floats<'a> {
+    /// y = x · (scale · scales): 8-bit inputs.
+    Whole(f32, &'a [f32]),
+    /// y = 256 · x: the sums of high digits.
+    High,
+    /// y = (y + x) · (scale · scales): those of the low digits complete them.
+    Low(f32, &'a [f32]),
+}
+
+impl<'a> Floats<'a> {
+    /// What the sums of a plane of digits become: of the only one (a8), the high or the low one (a16).
+    pub fn of(mode: Activations, plane: usize, scale: f32, scales: &'a [f32]) -> Floats<'a> {
+        match (mode, plane) {
+            (Activations::A8, _) => Floats::Whole(scale, scales),
+            (Activations::A16, 0) => Floats::High,
+            (Activations::A16, _) => Floats::Low(scale, scales),
+        }
+    }
+
+    fn part(&self, at: usize, len: usize) -> Floats<'a> {
+        match self {
+            Floats::Whole(scale, scales) => Floats::Whole(*scale, &scales[at..at + len]),
+            Floats::High => Floats::High,
+            Floats::Low(scale, scales) => Floats::Low(*scale, &scales[at..at + len]),
+        }
+    }
+}
+
+#[inline(always)]
+fn to_floats_body(x: &[[u8; 4]], floats: Floats<'_>, y: &mut [f32]) {
+    let n = x.len();
+    let y = &mut y[..n];
+    let value = |i: usize| i32::from_le_bytes(x[i]) as f32;
+    match floats {
+        Floats::Whole(scale, scales) => {
+            let scales = &scales[..n];
+            (0..n).for_each(|i| y[i] = value(i) * (scale * scales[i]));
+        }
+        Floats::High => (0..n).for_each(|i| y[i] = value(i) * 256.0),
+        Floats::Low(scale, scales) => {
+            let scales = &scales[..n];
+            (0..n).for_each(|i| y[i] = (y[i] + value(i)) * (scale * scales[i]));
+        }
+    }
+}
+
+versions! {
+    /// The floats of sums, 32 bits each, little end first.
+    pub fn to_floats(x: &[[u8; 4]], floats: Floats<'_>, y: &mut [f32]) = to_floats_body;
 }
 
 /// Σ over rows of an element times the row: a projection of a matrix, taken row by row.
@@ -147,12 +290,54 @@ mod tests {
     fn sums_are_those_of_wide_integers_at_the_extremes_too() {
         for isa in Isa::available() {
             for n in [1usize, 7, 1023, 1024, 1025, 5000] {
-                let values: Vec<u64> = (0..n as u64).map(|i| if i % 3 == 0 { P - 1 } else { element(i) }).collect();
-                let x: Vec<i32> = (0..n as i32).map(|i| [i32::MIN, i32::MAX, -1, i * 77_777][i as usize % 4]).collect();
-                let want: i128 = values.iter().zip(&x).map(|(v, x)| i128::from(*v) * i128::from(*x)).sum();
+                let values: Vec<u64> =
+                    (0..n as u64).map(|i| [P - 1, 1 << 31, (1 << 31) - 1, element(i), 0][i as usize % 5]).collect();
                 let vector = Vector::new(values.clone());
-                assert_eq!(vector.dot(isa, 0, &x), reduced(want), "{isa} {n}");
                 assert!((0..n).all(|i| vector.get(i) == values[i]));
+                let sum =
+                    |x: &dyn Fn(usize) -> i32| reduced((0..n).map(|i| i128::from(values[i]) * i128::from(x(i))).sum());
+                // At the border below which sums do not overflow, all of one sign; and anything.
+                let border = SMALL as i32 - 1;
+                let kinds: [[i32; 4]; 4] = [
+                    [border; 4],
+                    [-border; 4],
+                    [border + 1, -border, -border - 1, border],
+                    [i32::MIN, i32::MAX, -1, 77_777],
+                ];
+                for kind in kinds {
+                    let x: Vec<i32> = (0..n).map(|i| kind[i % 4]).collect();
+                    assert_eq!(vector.dot(0, &x), sum(&|i| x[i]), "{n}");
+                    let bytes: Vec<[u8; 4]> = x.iter().map(|x| x.to_le_bytes()).collect();
+                    let found = vector.dot_floats(isa, 0, &bytes, Floats::High, &mut vec![0.0; n]);
+                    assert_eq!(found, sum(&|i| x[i]), "{isa} {n} {kind:?}");
+                }
+                let narrow: Vec<i8> = (0..n).map(|i| [127, -127, -128, i as i8][i % 4]).collect();
+                assert_eq!(vector.dot_levels(isa, Levels::Whole(&narrow)), sum(&|i| narrow[i].into()));
+                let wide: Vec<i16> = (0..n).map(|i| [32_639, -32_639, 127, -129, i as i16][i % 5]).collect();
+                let digit = |i: usize| digits(wide[i].into());
+                assert_eq!(vector.dot_levels(isa, Levels::High(&wide)), sum(&|i| digit(i).0));
+                assert_eq!(vector.dot_levels(isa, Levels::Low(&wide)), sum(&|i| digit(i).1));
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_where_they_lie_give_the_same_sum_and_the_floats_of_the_arithmetic() {
+        for isa in Isa::available() {
+            for n in [1usize, 15, 1024, 3001] {
+                let vector = Vector::new((0..n as u64 + 3).map(element));
+                let x = |salt: i32| (0..n as i32).map(|i| (i * 77_777) ^ salt).collect::<Vec<i32>>();
+                let (high, low) = (x(5), x(-9));
+                let bytes = |x: &[i32]| x.iter().map(|x| x.to_le_bytes()).collect::<Vec<[u8; 4]>>();
+                let scales: Vec<f32> = (0..n).map(|i| 0.001 + i as f32 * 1e-5).collect();
+                let mut y = vec![0.0; n];
+                let found = vector.dot_floats(isa, 3, &bytes(&low), Floats::Whole(0.3, &scales), &mut y);
+                assert_eq!(found, vector.dot(3, &low));
+                assert!((0..n).all(|i| y[i] == low[i] as f32 * (0.3 * scales[i])));
+                assert_eq!(vector.dot_floats(isa, 0, &bytes(&high), Floats::High, &mut y), vector.dot(0, &high));
+                vector.dot_floats(isa, 0, &bytes(&low), Floats::Low(0.3, &scales), &mut y);
+                let both = |i: usize| (high[i] as f32 * 256.0 + low[i] as f32) * (0.3 * scales[i]);
+                assert!((0..n).all(|i| y[i] == both(i)));
             }
         }
     }

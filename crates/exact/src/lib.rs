@@ -31,6 +31,7 @@
 mod elementary;
 mod isa;
 mod kernels;
+mod levels;
 
 pub mod adjust;
 pub mod attention;

@@ -68,9 +68,9 @@ pub(crate) fn run(args: &DisputeArgs) -> Result<bool, Failure> {
     }
     let subject = args.subject.load()?;
     let case = open_case(args, &subject)?;
-    let side = Side::new(&subject, &args.subject.model, None)?;
+    let side = Side::new(&subject, &case, &args.subject.model, None)?;
     let prover_side = match &args.prover_model {
-        Some(model) => Some(Side::new(&subject, &args.subject.model, Some(model))?),
+        Some(model) => Some(Side::new(&subject, &case, &args.subject.model, Some(model))?),
         None => None,
     };
     let (model, adapter) = (&*subject.base.model, subject.adapter.as_ref());
@@ -101,13 +101,19 @@ pub(crate) fn run(args: &DisputeArgs) -> Result<bool, Failure> {
 /// What one side regenerates from.
 struct Side<'a> {
     subject: &'a Subject,
+    case: &'a Case,
     model: std::sync::Arc<model::Model>,
     history: History,
     tokens: Vec<u32>,
 }
 
 impl<'a> Side<'a> {
-    fn new(subject: &'a Subject, args: &ModelArgs, other: Option<&String>) -> Result<Side<'a>, Failure> {
+    fn new(
+        subject: &'a Subject,
+        case: &'a Case,
+        args: &ModelArgs,
+        other: Option<&String>,
+    ) -> Result<Side<'a>, Failure> {
         let model = match other {
             Some(other) => {
                 let own = subject::in_its_mode(args, &subject.claims);
@@ -125,15 +131,13 @@ impl<'a> Side<'a> {
             threads: machine.threads(),
         };
         let history = run.history(&tokens).map_err(|error| Failure(format!("starting threads: {error}")))?;
-        Ok(Side { subject, model, history, tokens })
+        Ok(Side { subject, case, model, history, tokens })
     }
 
     fn position(&self, position: usize, borders: Option<Borders>) -> Result<Position, Missing> {
-        let opening = &self.subject.bundle.opening;
-        let sampling = (position + 1 >= opening.prompt.len()).then(|| audit::sampling(&opening.settings));
         let token = *self.tokens.get(position).ok_or(Missing("a position"))?;
         let adapter = self.subject.adapter.as_ref();
-        regenerate(&self.model, adapter, &self.history, position, token, sampling, borders)
+        regenerate(&self.model, adapter, &self.history, position, token, self.case.draw(position), borders)
     }
 
     fn regenerate(&self) -> Regenerate<'_> {
@@ -149,7 +153,9 @@ fn open_case(args: &DisputeArgs, subject: &Subject) -> Result<Case, Failure> {
     if let Some(adapter) = &adapter {
         subject::write(&adapter_manifest(args), adapter)?;
     }
-    Case::read(&subject.bundle, &base, adapter.as_deref()).map_err(|error| Failure(error.to_string()))
+    let text = subject.base.text()?;
+    let case = Case::read(&subject.bundle, &base, adapter.as_deref(), Some(&text));
+    case.map_err(|error| Failure(error.to_string()))
 }
 
 fn adapter_manifest(args: &DisputeArgs) -> PathBuf {
@@ -164,7 +170,10 @@ fn doubted(args: &DisputeArgs, subject: &Subject) -> Result<Option<usize>, Failu
         return Ok(args.position);
     }
     let machine = &args.subject.model.machine;
-    let config = ReplayConfig::new(machine.isa()?, machine.threads());
+    // As the case does: a dispute believes stop strings, unless a form wants the tokenizer anyway.
+    let form = subject.bundle.opening.settings.shaping.form.is_some();
+    let text = form.then(|| subject.base.text()).transpose()?;
+    let config = ReplayConfig { text: text.as_deref(), ..ReplayConfig::new(machine.isa()?, machine.threads()) };
     let verdict = replay(&subject.bundle, subject.base.model.clone(), subject.adapter.as_ref(), config)
         .map_err(|error| Failure(error.to_string()))?;
     println!("replay: {verdict}");
@@ -258,7 +267,11 @@ fn referee(args: &DisputeArgs) -> Result<bool, Failure> {
     let base = subject::read(&args.manifest)?;
     let adapter = args.subject.claims()?.adapter.map(|_| subject::read(&adapter_manifest(args))).transpose()?;
     let wrong = |error: String| Failure(error);
-    let case = Case::read(&bundle, &base, adapter.as_deref()).map_err(|error| wrong(error.to_string()))?;
+    // Of the model's folder a referee needs the tokenizer alone, and that only for forms.
+    let form = bundle.opening.settings.shaping.form.is_some();
+    let text = form.then(|| subject::text(&args.subject.model)).transpose()?;
+    let case =
+        Case::read(&bundle, &base, adapter.as_deref(), text.as_ref()).map_err(|error| wrong(error.to_string()))?;
     let bytes = subject::read(&args.transcript)?;
     let started = Instant::now();
     let transcript = Transcript::from_bytes(&bytes).map_err(|error| wrong(error.to_string()))?;

@@ -3,7 +3,7 @@
 use crate::failure::{Failure, io};
 use crate::source::{ModelArgs, model_folder};
 use crate::subject::{self, Subject, SubjectArgs, from_hex};
-use audit::light::{Frame, Key, LightConfig, LightOpening, LightVerdict, check, coin, prove};
+use audit::light::{Frame, Key, LightConfig, LightOpening, LightVerdict, Opened, OpeningFile, check, coin_of, prove};
 use audit::trace::Run;
 use clap::Args;
 use model::LoadOptions;
@@ -115,7 +115,7 @@ pub(crate) fn run_open(args: &LightOpenArgs) -> Result<(), Failure> {
     let opening = open(&subject, &args.subject.model, args.span.as_ref())?;
     let bytes = opening.to_bytes();
     subject::write(&args.out, &bytes)?;
-    let ((sums, past), span) = (opening.weight_bytes(), opening.positions());
+    let ((sums, past), span) = (opening.weight_bytes(), opening.span());
     println!(
         "positions {} to {}: {} bytes ({sums} of sums, {past} of the past)",
         span.start,
@@ -127,8 +127,7 @@ pub(crate) fn run_open(args: &LightOpenArgs) -> Result<(), Failure> {
 
 /// Checks an opening that somebody handed out.
 pub(crate) fn run_check(args: &LightCheckArgs) -> Result<bool, Failure> {
-    let bytes = subject::read(&args.opening)?;
-    let opening = LightOpening::from_bytes(&bytes).map_err(|error| Failure(error.to_string()))?;
+    let opening = OpeningFile::open(&args.opening).map_err(|error| Failure(error.to_string()))?;
     let (key, frame) = match (&args.key, &args.frame, &args.beacon) {
         (Some(key), Some(frame), _) => {
             let read = |path: &PathBuf| std::fs::read(path).map_err(io(path));
@@ -140,7 +139,10 @@ pub(crate) fn run_check(args: &LightCheckArgs) -> Result<bool, Failure> {
             let beacon = from_hex(beacon).ok_or_else(wrong)?;
             let claims = args.subject.claims()?;
             let model = subject::in_its_mode(&args.subject.model, &claims);
-            streamed(&model, coin(&bytes, &beacon))?
+            let mut hasher = blake3::Hasher::new();
+            let file = std::fs::File::open(&args.opening).map_err(io(&args.opening))?;
+            hasher.update_reader(file).map_err(io(&args.opening))?;
+            streamed(&model, coin_of(hasher.finalize().as_bytes(), &beacon))?
         }
         _ => return Err(Failure("give --key and --frame, or --beacon".to_owned())),
     };
@@ -148,7 +150,8 @@ pub(crate) fn run_check(args: &LightCheckArgs) -> Result<bool, Failure> {
     // An adapter is small and recomputed whole; preparing it takes the base's norms, so the base is loaded for it.
     let adapter = if claims.adapter.is_some() { args.subject.load()?.adapter } else { None };
     let machine = &args.subject.model.machine;
-    let config = LightConfig { isa: machine.isa()?, threads: machine.threads() };
+    let text = subject::text(&args.subject.model)?;
+    let config = LightConfig { isa: machine.isa()?, threads: machine.threads(), text: Some(&text) };
     let verdict = check(&bundle, &opening, &key, &frame, adapter.as_ref(), config);
     tell(&verdict.map_err(|error| Failure(error.to_string()))?, args.json)
 }
@@ -162,7 +165,8 @@ pub(crate) fn run_verify(args: &SubjectArgs, json: bool) -> Result<bool, Failure
     let (key, frame) = Key::secret(&subject.base.model, subject::random()?, isa, threads)
         .map_err(|error| failed(error.to_string()))?;
     let opening = open(&subject, &args.model, None)?;
-    let config = LightConfig { isa, threads };
+    let text = subject.base.text()?;
+    let config = LightConfig { isa, threads, text: Some(&text) };
     let verdict = check(&subject.bundle, &opening, &key, &frame, subject.adapter.as_ref(), config);
     tell(&verdict.map_err(|error| failed(error.to_string()))?, json)
 }

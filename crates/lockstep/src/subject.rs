@@ -2,12 +2,13 @@
 
 use crate::demo;
 use crate::failure::{Failure, io};
-use crate::source::{Base, ModelArgs, named_adapter};
+use crate::source::{Base, ModelArgs, model_folder, named_adapter};
 use clap::Args;
 use exact::Activations;
-use model::Adapter;
+use model::{Adapter, Text};
 use receipt::{Bundle, Claims, Receipt, SigningKey};
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Which answer, on which model.
@@ -82,6 +83,11 @@ pub(crate) fn load_adapters(model: &ModelArgs, named: &[String], base: &Base) ->
     names.iter().map(|name| model.load_adapter(base, &named_adapter(name)?.1)).collect()
 }
 
+/// The tokenizer of a model, without its weights.
+pub(crate) fn text(model: &ModelArgs) -> Result<Text, Failure> {
+    Ok(Text::load(&model_folder(model)?)?)
+}
+
 /// A file's bytes.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
@@ -108,9 +114,9 @@ pub(crate) fn read_key(path: &Path) -> Result<SigningKey, Failure> {
 /// The key in a file, made if there is none.
 pub(crate) fn own_key(path: &Path) -> Result<SigningKey, Failure> {
     if !path.exists() {
-        let secret = random()?;
-        write(path, format!("{}\n", crate::score::hex(&secret)).as_bytes())?;
-        restrict(path)?;
+        let text = format!("{}\n", crate::score::hex(&random()?));
+        let made = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path);
+        made.and_then(|mut file| file.write_all(text.as_bytes())).map_err(io(path))?;
     }
     read_key(path)
 }

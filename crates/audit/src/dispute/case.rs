@@ -2,11 +2,10 @@
 
 use crate::check;
 use crate::form::Form;
-use crate::trace::{Borders, Outline, Program};
+use crate::trace::{Borders, Draw, Outline, Program};
 use crate::verdict::Verdict;
-use exact::sample::Sampling;
-use model::{AdapterManifest, Manifest, ManifestError};
-use receipt::{Bundle, Mismatch, Opening, Receipt, ReceiptError, Shaping};
+use model::{AdapterManifest, Manifest, ManifestError, Text};
+use receipt::{Bundle, Mismatch, Opening, Receipt, ReceiptError};
 use std::sync::Arc;
 
 /// Why there is nothing to decide: nobody is at fault by it.
@@ -21,6 +20,9 @@ pub enum CaseError {
     /// The receipt names something else.
     #[error("{0}: bring the one the receipt names")]
     Other(&'static str),
+    /// The answer's form.
+    #[error("{0}")]
+    Form(String),
     /// Tokens or settings no model runs on.
     #[error("this is not an answer that can be disputed: {0}")]
     Content(&'static str),
@@ -43,11 +45,16 @@ pub struct Case {
     pub adapter: Option<AdapterManifest>,
     /// Both.
     pub outline: Arc<Outline>,
+    /// What the answer's form allowed.
+    form: Form,
+    /// What tokens and settings alone show to be wrong.
+    fault: Option<Verdict>,
 }
 
 impl Case {
-    /// A case from a bundle, whose leaves are not looked at, and the manifests' bytes.
-    pub fn read(bundle: &Bundle, base: &[u8], adapter: Option<&[u8]>) -> Result<Case, CaseError> {
+    /// A case from a bundle, whose leaves are not looked at, and the manifests' bytes. An answer with a form needs the
+    /// tokenizer, which is not looked at otherwise.
+    pub fn read(bundle: &Bundle, base: &[u8], adapter: Option<&[u8]>, text: Option<&Text>) -> Result<Case, CaseError> {
         let receipt = Receipt::parse(&bundle.receipt)?;
         let (claims, opening) = (&receipt.claims, Opening { leaves: vec![], ..bundle.opening.clone() });
         let base = Manifest::read(base)?;
@@ -80,13 +87,21 @@ impl Case {
         if check::settings(&opening.settings).is_err() {
             return Err(CaseError::Content("its settings are not valid"));
         }
-        if opening.settings.shaping != Shaping::default() {
-            return Err(CaseError::Content(
-                "it was drawn under penalties, biases, a form or a least length: replay it",
-            ));
+        let text = text.filter(|_| opening.settings.shaping.form.is_some());
+        if check::texts(claims, text).is_err() {
+            return Err(CaseError::Other("the tokenizer or chat template is another's"));
         }
-        let outline = Arc::new(outline);
-        Ok(Case { receipt_bytes: bundle.receipt.clone(), receipt, opening, tokens, base, adapter, outline })
+        let followed = Form::follow(&opening.settings, &opening.output, text);
+        let (form, fault) = match followed.map_err(|error| CaseError::Form(error.to_string()))? {
+            Ok(form) => (form, None),
+            Err((number, what)) => {
+                let prompt = opening.prompt.len();
+                (Form::default(), Some(Verdict::at(prompt + number, prompt, what)))
+            }
+        };
+        let fault = fault.or_else(|| check::finish(claims, &opening, text, &form).err());
+        let (outline, receipt_bytes) = (Arc::new(outline), bundle.receipt.clone());
+        Ok(Case { receipt_bytes, receipt, opening, tokens, base, adapter, outline, form, fault })
     }
 
     /// Positions that were computed.
@@ -95,18 +110,19 @@ impl Case {
     }
 
     /// How the token after a position was drawn; none within the prompt.
-    pub fn sampling(&self, position: usize) -> Option<Sampling> {
-        (position + 1 >= self.opening.prompt.len()).then(|| check::sampling(&self.opening.settings))
+    pub fn draw(&self, position: usize) -> Option<Draw> {
+        let number = (position + 1).checked_sub(self.opening.prompt.len())?;
+        Some(Draw::of(&self.opening, number, &self.form, self.base.shape.vocabulary))
     }
 
     /// The steps of a position.
     pub fn program(&self, position: usize, borders: Borders) -> Program {
-        Program::new(&self.outline, position, self.tokens[position], self.sampling(position), borders)
+        Program::new(&self.outline, position, self.tokens[position], self.draw(position), borders)
     }
 
     /// What is wrong with the answer by its tokens and settings alone, if something is.
-    pub fn plain_fault(&self) -> Option<Verdict> {
-        check::finish(&self.receipt.claims, &self.opening, None, &Form::default()).err()
+    pub fn plain_fault(&self) -> Option<&Verdict> {
+        self.fault.as_ref()
     }
 
     /// The receipt's trace root, of this unsalted root.

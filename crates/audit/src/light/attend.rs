@@ -8,7 +8,9 @@ use exact::memory::AlignedBytes;
 use exact::quantise::Quantised;
 use exact::shared::Shared;
 use exact::{Activations, Isa};
-use model::{Register, Shape};
+use model::Shape;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 /// Blocks of keys and values, by layer.
@@ -27,34 +29,46 @@ impl Store {
         Store { layout, key_heads: shape.key_heads, layers }
     }
 
-    fn offset(&self, block: usize, head: usize) -> usize {
-        (block * self.key_heads + head) * self.layout.bytes()
+    /// A layer's part, for several threads to write.
+    pub(crate) fn writer(&mut self, layer: usize) -> Writer<'_> {
+        let Store { layout, key_heads, layers } = self;
+        Writer { layout: *layout, key_heads: *key_heads, bytes: Shared::new(layers[layer].as_bytes_mut()) }
     }
 
-    /// Writes the keys and values of a position in a layer, as its layer digest hashes them. False if they are too short.
-    pub(crate) fn write(&mut self, layer: usize, position: usize, row: &[u8]) -> bool {
+    fn block(&self, layer: usize, block: usize, head: usize) -> &[u8] {
+        let at = (block * self.key_heads + head) * self.layout.bytes();
+        &self.layers[layer].as_bytes()[at..at + self.layout.bytes()]
+    }
+}
+
+/// Writes positions of one layer. Threads write different positions.
+#[derive(Clone, Copy)]
+pub(crate) struct Writer<'a> {
+    layout: BlockLayout,
+    key_heads: usize,
+    bytes: Shared<'a, u8>,
+}
+
+impl Writer<'_> {
+    /// Writes a position's keys and values, as its layer digest hashes them. False if they are too short.
+    pub(crate) fn write(&self, position: usize, row: &[u8]) -> bool {
         let d = self.layout.head_dim();
         if row.len() != 2 * self.key_heads * (d + 4) {
             return false;
         }
         for (number, head) in row.chunks_exact(d + 4).enumerate() {
             let (levels, scale) = head.split_at(d);
-            let levels: Vec<i8> = levels.iter().map(|level| *level as i8).collect();
+            let levels = bytemuck::cast_slice(levels);
             let scale = scale.first_chunk().map_or(0.0, |scale| f32::from_le_bytes(*scale));
-            let at = self.offset(position / POSITIONS, number % self.key_heads);
-            let bytes = Shared::new(self.layers[layer].as_bytes_mut());
+            let block = position / POSITIONS * self.key_heads + number % self.key_heads;
+            let at = block * self.layout.bytes();
             if number < self.key_heads {
-                self.layout.write_key(bytes, at, position % POSITIONS, &levels, scale);
+                self.layout.write_key(self.bytes, at, position % POSITIONS, levels, scale);
             } else {
-                self.layout.write_value(bytes, at, position % POSITIONS, &levels, scale);
+                self.layout.write_value(self.bytes, at, position % POSITIONS, levels, scale);
             }
         }
         true
-    }
-
-    fn block(&self, layer: usize, block: usize, head: usize) -> &[u8] {
-        let at = self.offset(block, head);
-        &self.layers[layer].as_bytes()[at..at + self.layout.bytes()]
     }
 }
 
@@ -62,19 +76,36 @@ impl Store {
 pub(crate) struct Scratch {
     workspace: Workspace,
     queries: Quantised,
+    out: Vec<f32>,
 }
 
 impl Default for Scratch {
     fn default() -> Scratch {
-        Scratch { workspace: Workspace::default(), queries: Quantised::new(Activations::A16) }
+        Scratch { workspace: Workspace::default(), queries: Quantised::new(Activations::A16), out: vec![] }
     }
 }
 
 /// Some query heads of some consecutive positions that share a key head.
 struct Unit {
-    tokens: std::ops::Range<usize>,
+    tokens: Range<usize>,
     key_head: usize,
-    heads: std::ops::Range<usize>,
+    heads: Range<usize>,
+}
+
+fn units(shape: &Shape, rows: usize) -> Vec<Unit> {
+    let group = shape.heads / shape.key_heads;
+    let per_unit = group.min(ROWS);
+    let tokens = ROWS / per_unit;
+    let mut units = vec![];
+    for first in (0..rows).step_by(tokens) {
+        for key_head in 0..shape.key_heads {
+            for start in (0..group).step_by(per_unit) {
+                let heads = key_head * group + start..key_head * group + (start + per_unit).min(group);
+                units.push(Unit { tokens: first..(first + tokens).min(rows), key_head, heads });
+            }
+        }
+    }
+    units
 }
 
 /// Attention of all rows, whose queries are rotated and spread and whose keys and values are stored. Mixed = the outputs.
@@ -87,52 +118,43 @@ pub(crate) fn run(
     rows: &mut [Row],
     scratch: &[Mutex<Scratch>],
 ) {
-    let group = shape.heads / shape.key_heads;
-    let per_unit = group.min(ROWS);
-    let tokens = ROWS / per_unit;
-    let mut units = vec![];
-    for first in (0..rows.len()).step_by(tokens) {
-        for key_head in 0..shape.key_heads {
-            for start in (0..group).step_by(per_unit) {
-                let heads = key_head * group + start..key_head * group + (start + per_unit).min(group);
-                units.push(Unit { tokens: first..(first + tokens).min(rows.len()), key_head, heads });
-            }
-        }
-    }
-    let outputs: Vec<Mutex<Vec<Option<Vec<f32>>>>> = units.iter().map(|_| Mutex::default()).collect();
-    let shown = &*rows;
+    let (units, d) = (units(shape, rows.len()), shape.head_dim);
+    let mut mixed: Vec<Vec<f32>> = rows.iter_mut().map(|row| std::mem::take(row.mixed())).collect();
+    mixed.iter_mut().for_each(|mixed| mixed.resize(shape.heads * d, 0.0));
+    let failed: Vec<AtomicBool> = rows.iter().map(|_| AtomicBool::new(false)).collect();
+    let (to, shown): (Vec<Shared<'_, f32>>, &[Row]) = (mixed.iter_mut().map(|row| Shared::new(row)).collect(), rows);
     pool.each(units.len(), |thread, number| {
         let unit = &units[number];
-        let mut scratch = lock(&scratch[thread]);
-        let all = together(isa, shape, store, layer, &shown[unit.tokens.clone()], unit, &mut scratch);
-        // If one position is not finite, each by itself, so that the others are not taken along.
-        let alone = |scratch: &mut Scratch| {
-            let each = unit
-                .tokens
-                .clone()
-                .map(|token| together(isa, shape, store, layer, &shown[token..token + 1], unit, scratch)?.pop());
-            each.collect()
+        let scratch = &mut *lock(&scratch[thread]);
+        let width = unit.heads.len() * d;
+        let mut some = |tokens: Range<usize>| {
+            let finite = together(isa, shape, store, layer, &shown[tokens.clone()], unit, scratch);
+            if !finite {
+                scratch.out.fill(0.0);
+            }
+            for (token, out) in tokens.zip(scratch.out.chunks_exact(width)) {
+                to[token].copy_in(unit.heads.start * d, out);
+            }
+            finite
         };
-        *lock(&outputs[number]) = all.map_or_else(|| alone(&mut scratch), |all| all.into_iter().map(Some).collect());
-    });
-    let d = shape.head_dim;
-    for (unit, outputs) in units.iter().zip(outputs) {
-        let outputs = outputs.into_inner().unwrap_or_default();
-        for (row, output) in rows[unit.tokens.clone()].iter_mut().zip(outputs) {
-            row.get_mut(Register::Mixed).resize(shape.heads * d, 0.0);
-            let to = unit.heads.start * d..unit.heads.end * d;
-            match output {
-                Some(output) => row.get_mut(Register::Mixed)[to].copy_from_slice(&output),
-                None => {
-                    row.get_mut(Register::Mixed)[to].fill(0.0);
-                    row.fail(LightFault::NotFinite);
+        if !some(unit.tokens.clone()) {
+            // If one position is not finite, each by itself, so that the others are not taken along.
+            for token in unit.tokens.clone() {
+                if !some(token..token + 1) {
+                    failed[token].store(true, Ordering::Relaxed);
                 }
             }
+        }
+    });
+    for ((row, mixed), failed) in rows.iter_mut().zip(mixed).zip(failed) {
+        *row.mixed() = mixed;
+        if failed.into_inner() {
+            row.fail(LightFault::NotFinite);
         }
     }
 }
 
-/// Outputs of each position, if all are finite.
+/// Outputs of each position to the scratch; false if one is not finite.
 fn together(
     isa: Isa,
     shape: &Shape,
@@ -141,31 +163,25 @@ fn together(
     rows: &[Row],
     unit: &Unit,
     scratch: &mut Scratch,
-) -> Option<Vec<Vec<f32>>> {
+) -> bool {
     let (d, heads) = (shape.head_dim, unit.heads.len());
-    let Scratch { workspace, queries } = scratch;
+    let Scratch { workspace, queries, out } = scratch;
+    out.clear();
+    out.resize(rows.len() * heads * d, 0.0);
     queries.reshape(ROWS, d, Activations::A16);
     for (t, row) in rows.iter().enumerate() {
         for (h, head) in unit.heads.clone().enumerate() {
-            let query = &row.get(Register::Query)[head * d..(head + 1) * d];
-            queries.write_row(isa, t * heads + h, query).ok()?;
+            let query = &row.query()[head * d..(head + 1) * d];
+            if queries.write_row(isa, t * heads + h, query).is_err() {
+                return false;
+            }
         }
     }
-    let mut out = vec![0.0f32; rows.len() * heads * d];
-    let first = rows.first()?.position;
-    attend(
-        isa,
-        store.layout,
-        queries,
-        0..rows.len() * heads,
-        |i| first + i / heads,
-        shape.window,
-        |block| store.block(layer, block, unit.key_head),
-        &mut out,
-        workspace,
-    )
-    .ok()?;
-    Some(out.chunks_exact(heads * d).map(<[f32]>::to_vec).collect())
+    let Some(first) = rows.first().map(|row| row.position) else { return true };
+    let block = |block| store.block(layer, block, unit.key_head);
+    let position = |i| first + i / heads;
+    let rows = 0..rows.len() * heads;
+    attend(isa, store.layout, queries, rows, position, shape.window, block, out, workspace).is_ok()
 }
 
 /// A lock that is whole even after another's panic.

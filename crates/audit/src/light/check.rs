@@ -5,42 +5,44 @@ use crate::draw::Drawing;
 use crate::form::Form;
 use crate::light::attend::lock;
 use crate::light::frame::Frame;
+use crate::light::input::Input;
 use crate::light::key::Key;
-use crate::light::opening::LightOpening;
-use crate::light::prove::TILE;
-use crate::light::row::{Input, Row};
+use crate::light::opening::{Opened, PastOpening};
+use crate::light::row::{Output, Products, Row, Setting};
 use crate::light::sections::Sections;
 use crate::light::verdict::{LightError, LightFault, LightVerdict};
-use crate::light::walk::{Found, Sums, Walk};
+use crate::light::walk::{TILE, Walk};
 use crate::trace::tree::WEIGHTS;
 use crate::verdict::{Difference, Verdict};
-use cpu::Pool;
-use exact::field::{P, Vector};
-use exact::{Isa, NotFinite};
-use model::{Adapter, Half, Register, widen_half};
+use exact::field::{Floats, Levels, P, Vector};
+use exact::{Activations, Isa};
+use model::{Adapter, Half, Text, widen_half};
 use receipt::{Bundle, ReceiptError};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// How a check runs. Nothing here changes its verdict.
-#[derive(Clone, Copy, Debug)]
-pub struct LightConfig {
+#[derive(Clone, Copy)]
+pub struct LightConfig<'a> {
     /// Instruction set.
     pub isa: Isa,
     /// Threads that compute.
     pub threads: usize,
+    /// The model's tokenizer: with it stop strings are checked, and answers held to a form can be.
+    pub text: Option<&'a Text>,
 }
 
 /// Checks that the positions of `opening` are what the model of `key` and `frame`, with `adapter`, computes after the
 /// positions before them, which the receipt binds. An opening from position 0 to the last checks the whole answer.
 pub fn check(
     bundle: &Bundle,
-    opening: &LightOpening,
+    opening: &impl Opened,
     key: &Key,
     frame: &Frame,
     adapter: Option<&Adapter>,
-    config: LightConfig,
+    config: LightConfig<'_>,
 ) -> Result<LightVerdict, LightError> {
     let started = Instant::now();
     let fails = |position, what| Ok(LightVerdict::Fails { position, what });
@@ -58,40 +60,55 @@ pub fn check(
     if let Err(what) = check::names(&claims, &loaded) {
         return receipt(what.to_string());
     }
-    if bundle.opening.settings.shaping.form.is_some() {
-        return Err(LightError::Content("the answer was held to a form, which only a replay checks".to_owned()));
+    if let Err(what) = check::texts(&claims, config.text) {
+        return receipt(what.to_string());
     }
     check::content(&bundle.opening, frame.shape(), &frame.plan, adapter)
         .map_err(|error| LightError::Content(error.to_string()))?;
+    let followed = Form::follow(&bundle.opening.settings, &bundle.opening.output, config.text);
+    let form = match followed.map_err(|error| LightError::Content(error.to_string()))? {
+        Ok(form) => form,
+        Err((number, what)) => {
+            let what = LightFault::Form { what: what.to_string() };
+            return fails(Some(bundle.opening.prompt.len() + number), what);
+        }
+    };
     if let Err(Verdict::Differs { position, what: Difference::Finish { fault }, .. }) =
-        check::finish(&claims, &bundle.opening, None, &Form::default())
+        check::finish(&claims, &bundle.opening, config.text, &form)
     {
         return fails(position, LightFault::Finish { what: fault.to_string() });
     }
     let mut tokens = [&bundle.opening.prompt[..], &bundle.opening.output[..]].concat();
     let last = tokens.pop();
-    let (span, leaves) = (opening.positions(), &bundle.opening.leaves);
-    if span.is_empty() || span.end > tokens.len() || opening.past.len() != span.start {
+    let (span, leaves) = (opening.span(), &bundle.opening.leaves);
+    if span.is_empty() || span.end > tokens.len() || opening.past_positions() != span.start {
         return fails(None, LightFault::Incomplete);
     }
     let embeddings = match embeddings(opening, frame) {
         Some(embeddings) => embeddings,
         None => return fails(None, LightFault::Embedding),
     };
-    let mut walk = Walk::new(config.isa, config.threads, frame, adapter, span.start, span.end)?;
-    if let Some(position) = (0..span.start).find(|position| !past_opens(opening, *position, leaves, &mut walk)) {
-        return fails(Some(position), LightFault::Past);
+    let with = Setting { isa: config.isa, frame, adapter, sections: &sections, start: span.start };
+    let mut walk = Walk::new(with, config.threads, span.end)?;
+    for position in 0..span.start {
+        let past = opening.past(position).map_err(LightError::File)?;
+        if !past_opens(&past, position, leaves, frame, &mut walk) {
+            return fails(Some(position), LightFault::Past);
+        }
     }
     let products = Checked {
         isa: config.isa,
+        mode: frame.activations(),
         elements: key.elements(sections.outputs_max()),
         key,
-        sections,
-        unread: opening.sums.iter().map(|sums| Mutex::new(&sums[..])).collect(),
+        sections: &sections,
+        opening,
+        read: span.clone().map(|_| AtomicUsize::new(0)).collect(),
+        buffers: (0..walk.threads()).map(|_| Mutex::default()).collect(),
     };
     tokens.extend(last);
     let drawing = bundle.opening.prompt.len() - 1;
-    let drawings = Drawing::new(config.isa, &bundle.opening, Form::default());
+    let drawings = Drawing::new(config.isa, &bundle.opening, form);
     for first in span.clone().step_by(TILE) {
         let mut rows = vec![];
         for position in first..(first + TILE).min(span.end) {
@@ -100,31 +117,24 @@ pub fn check(
             };
             rows.push(Row::new(position, tokens[position], embedding.clone()));
         }
-        walk.body(&mut rows, &products);
-        for row in &mut rows {
-            if row.leaf() != leaves[row.position] {
-                row.fail(LightFault::Trace);
+        walk.tile(with, &mut rows, &products, &|number, desk| {
+            let position = first + number;
+            if desk.leaf() != leaves[position] {
+                desk.fail(LightFault::Trace);
             }
-        }
-        let at = rows.partition_point(|row| row.position < drawing);
-        if at < rows.len() {
-            walk.head(&mut rows[at..], &products);
-            let logits: Vec<&[f32]> = rows[at..].iter().map(|row| row.get(Register::Logits)).collect();
-            let drawn = draw(&drawings, &mut walk.pool, &logits, rows[at].position - drawing);
-            for (row, drawn) in rows[at..].iter_mut().zip(drawn) {
-                let claimed = tokens[row.position + 1];
-                match drawn {
+            if position >= drawing {
+                let claimed = tokens[position + 1];
+                match drawings.one(desk.head(with, &products), position - drawing) {
                     Ok(drawn) if drawn == claimed => {}
-                    Ok(drawn) => row.fail(LightFault::Token { claimed, drawn }),
-                    Err(_) => row.fail(LightFault::NotFinite),
+                    Ok(drawn) => desk.fail(LightFault::Token { claimed, drawn }),
+                    Err(_) => desk.fail(LightFault::NotFinite),
                 }
             }
-        }
-        for row in &mut rows {
-            if !lock(&products.unread[row.position - span.start]).is_empty() {
-                row.fail(LightFault::Incomplete);
+            let index = position - span.start;
+            if products.read[index].load(Ordering::Relaxed) != opening.sums_bytes(index) {
+                desk.fail(LightFault::Incomplete);
             }
-        }
+        });
         if let Some(row) = rows.into_iter().find(|row| row.fault.is_some()) {
             return fails(Some(row.position), row.fault.unwrap_or(LightFault::Trace));
         }
@@ -133,20 +143,11 @@ pub fn check(
     Ok(LightVerdict::Holds { from: span.start, to: span.end, positions_total: leaves.len(), seconds })
 }
 
-/// Draws the token after each row, of which the first stands at `position`.
-fn draw(drawings: &Drawing<'_>, pool: &mut Pool, logits: &[&[f32]], first: usize) -> Vec<Result<u32, NotFinite>> {
-    let drawn: Vec<Mutex<Result<u32, NotFinite>>> = logits.iter().map(|_| Mutex::new(Err(NotFinite))).collect();
-    pool.each(logits.len(), |_, row| {
-        *lock(&drawn[row]) = drawings.one(logits[row], first + row);
-    });
-    drawn.into_iter().map(|token| token.into_inner().unwrap_or(Err(NotFinite))).collect()
-}
-
 /// The embeddings of the span's tokens, if they open the model's digest.
-fn embeddings(opening: &LightOpening, frame: &Frame) -> Option<BTreeMap<u32, Vec<f32>>> {
+fn embeddings(opening: &impl Opened, frame: &Frame) -> Option<BTreeMap<u32, Vec<f32>>> {
     let entry = frame.base.tensors.get("model.embed_tokens.weight")?;
     let mut found = BTreeMap::new();
-    for embedding in &opening.embeddings {
+    for embedding in opening.embeddings() {
         let leaf = model::merkle::leaf(&embedding.row);
         let root = WEIGHTS.root_of(entry.rows, embedding.token as usize, &[leaf], &embedding.proof);
         if root != Some(entry.root) || embedding.row.len() != 2 * frame.shape().hidden {
@@ -162,61 +163,66 @@ fn embeddings(opening: &LightOpening, frame: &Frame) -> Option<BTreeMap<u32, Vec
 }
 
 /// Whether an earlier position's keys and values are those its leaf binds; then they are in the store.
-fn past_opens(opening: &LightOpening, position: usize, leaves: &[[u8; 32]], walk: &mut Walk<'_>) -> bool {
-    let past = &opening.past[position];
+fn past_opens(past: &PastOpening, position: usize, leaves: &[[u8; 32]], frame: &Frame, walk: &mut Walk) -> bool {
     let leaf = *blake3::Hasher::new().update(&[0x11]).update(&past.leaf).finalize().as_bytes();
-    if leaf != leaves[position] || past.layers.len() != walk.frame.shape().layers {
+    if leaf != leaves[position] || past.layers.len() != frame.shape().layers {
         return false;
     }
     past.layers.iter().enumerate().all(|(layer, row)| {
         let digest = blake3::Hasher::new().update(&[0x10]).update(row).finalize();
         let at = 4 + 32 * layer;
-        past.leaf.get(at..at + 32) == Some(digest.as_bytes()) && walk.store.write(layer, position, row)
+        past.leaf.get(at..at + 32) == Some(digest.as_bytes()) && walk.store.writer(layer).write(position, row)
     })
 }
 
 /// Sums from the opening, each checked as it is read.
-struct Checked<'a> {
+struct Checked<'a, O> {
     isa: Isa,
+    mode: Activations,
     elements: Vector,
     key: &'a Key,
-    sections: Sections,
-    unread: Vec<Mutex<&'a [u8]>>,
+    sections: &'a Sections,
+    opening: &'a O,
+    /// Bytes read so far of each position. One thread has a position at a time.
+    read: Vec<AtomicUsize>,
+    /// By thread.
+    buffers: Vec<Mutex<Vec<u8>>>,
 }
 
-impl Checked<'_> {
+impl<O: Opened> Products for Checked<'_, O> {
     /// r · sums = (r · W) · x, for each plane of digits.
-    fn read(&self, section: usize, index: usize, input: &Input) -> Found {
-        let (_, outputs) = &self.sections.shapes[section];
-        let planes = input.planes.len();
-        let count = planes * outputs.iter().sum::<usize>();
-        let mut unread = lock(&self.unread[index]);
-        let (bytes, rest) = unread.split_at_checked(4 * count).ok_or(LightFault::Incomplete)?;
-        *unread = rest;
-        let sums: Vec<i32> = bytes.as_chunks::<4>().0.iter().map(|word| i32::from_le_bytes(*word)).collect();
-        for (plane, x) in input.planes.iter().enumerate() {
-            let (mut claimed, mut first, mut at) = (0u64, 0, 0);
-            for outputs in outputs {
-                let from = at + plane * outputs;
-                claimed = (claimed + self.elements.dot(self.isa, first, &sums[from..from + outputs])) % P;
-                first += outputs;
-                at += planes * outputs;
-            }
-            if claimed != self.key.projections[section].dot(self.isa, 0, x) {
-                return Err(LightFault::Sums { section });
-            }
+    fn outputs(
+        &self,
+        thread: usize,
+        section: usize,
+        index: usize,
+        input: &Input,
+        _x: &[f32],
+        outputs: &mut [Output<'_>],
+    ) -> Result<(), LightFault> {
+        let planes = input.planes();
+        let count: usize = outputs.iter().map(|output| output.y.len()).sum();
+        let (bytes, at) = (4 * planes.len() * count, self.read[index].load(Ordering::Relaxed));
+        if self.sections.shapes[section].1.len() != outputs.len() || bytes > self.opening.sums_bytes(index) - at {
+            return Err(LightFault::Incomplete);
         }
-        Ok(sums)
-    }
-}
-
-impl Sums for Checked<'_> {
-    fn sums(&self, pool: &mut Pool, section: usize, rows: &[(usize, &Input)]) -> Vec<Found> {
-        let found: Vec<Mutex<Found>> = rows.iter().map(|_| Mutex::new(Err(LightFault::Incomplete))).collect();
-        pool.each(rows.len(), |_, number| {
-            let (index, input) = rows[number];
-            *lock(&found[number]) = self.read(section, index, input);
-        });
-        found.into_iter().map(|sums| sums.into_inner().unwrap_or(Err(LightFault::Incomplete))).collect()
+        self.read[index].store(at + bytes, Ordering::Relaxed);
+        let mut buffer = lock(&self.buffers[thread]);
+        let sums = self.opening.sums(index, at, bytes, &mut buffer).map_err(|_| LightFault::Unread)?;
+        let mut sums = sums.as_chunks::<4>().0;
+        let (mut claimed, mut first) = ([0u64; 2], 0);
+        for Output { scales, y } in outputs {
+            for (plane, claimed) in claimed.iter_mut().take(planes.len()).enumerate() {
+                let (these, rest) = sums.split_at(y.len());
+                let floats = Floats::of(self.mode, plane, input.scale, scales);
+                *claimed = (*claimed + self.elements.dot_floats(self.isa, first, these, floats, y)) % P;
+                sums = rest;
+            }
+            first += y.len();
+        }
+        let projection = &self.key.projections[section];
+        let sums_of = |levels: &fn(&Input) -> Levels<'_>| projection.dot_levels(self.isa, levels(input));
+        let right = planes.iter().zip(claimed).all(|(levels, claimed)| sums_of(levels) == claimed);
+        if right { Ok(()) } else { Err(LightFault::Sums { section }) }
     }
 }

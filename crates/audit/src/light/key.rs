@@ -38,8 +38,12 @@ fn elements(seed: &Hash, count: usize) -> Vec<u64> {
 
 /// The seed of a public coin: of what was handed out, and of a beacon's value that nobody knew by then.
 pub fn coin(opening: &[u8], beacon: &[u8]) -> Hash {
-    let opening = blake3::hash(opening);
-    *blake3::Hasher::new().update(b"lockstep coin 1").update(opening.as_bytes()).update(beacon).finalize().as_bytes()
+    coin_of(blake3::hash(opening).as_bytes(), beacon)
+}
+
+/// The same from the hash of what was handed out.
+pub fn coin_of(opening: &Hash, beacon: &[u8]) -> Hash {
+    *blake3::Hasher::new().update(b"lockstep coin 1").update(opening).update(beacon).finalize().as_bytes()
 }
 
 /// Makes a key from the pieces of a model, each seen once.

@@ -9,8 +9,10 @@
 mod attend;
 mod check;
 mod frame;
+mod input;
 mod key;
 mod opening;
+mod opening_file;
 mod prove;
 mod row;
 mod sections;
@@ -19,8 +21,9 @@ mod walk;
 
 pub use check::{LightConfig, check};
 pub use frame::{Frame, FrameMaker};
-pub use key::{Key, KeyMaker, coin};
-pub use opening::LightOpening;
+pub use key::{Key, KeyMaker, coin, coin_of};
+pub use opening::{EmbeddingOpening, LightOpening, Opened, PastOpening};
+pub use opening_file::OpeningFile;
 pub use prove::prove;
 pub use sections::Sections;
 pub use verdict::{LightError, LightFault, LightVerdict};

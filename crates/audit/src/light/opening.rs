@@ -2,20 +2,64 @@
 
 use crate::trace::tree::Hash;
 use crate::wire::{Malformed, Reader, Writer};
+use std::borrow::Cow;
+use std::io;
+use std::ops::Range;
+
+pub(crate) const HEADING: &[u8] = b"lockstep light opening 1";
 
 /// Embedding of a token, opened against the exact digest.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct EmbeddingOpening {
+pub struct EmbeddingOpening {
     pub(crate) token: u32,
     pub(crate) row: Vec<u8>,
     pub(crate) proof: Vec<Hash>,
 }
 
+impl EmbeddingOpening {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<EmbeddingOpening, Malformed> {
+        Ok(EmbeddingOpening { token: reader.word()?, row: reader.bytes()?.to_vec(), proof: reader.hashes()? })
+    }
+}
+
 /// An earlier position: what its leaf is the hash of, and keys and values of each layer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct PastOpening {
+pub struct PastOpening {
     pub(crate) leaf: Vec<u8>,
     pub(crate) layers: Vec<Vec<u8>>,
+}
+
+impl PastOpening {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<PastOpening, Malformed> {
+        let leaf = reader.bytes()?.to_vec();
+        let mut layers = vec![];
+        for _ in 0..reader.count(8)? {
+            layers.push(reader.bytes()?.to_vec());
+        }
+        Ok(PastOpening { leaf, layers })
+    }
+}
+
+/// An opening, wherever it lies: in memory ([`LightOpening`]) or in a file ([`crate::light::OpeningFile`]).
+pub trait Opened: Sync {
+    /// Positions of the span.
+    fn span(&self) -> Range<usize>;
+
+    /// One embedding of each token in the span.
+    fn embeddings(&self) -> &[EmbeddingOpening];
+
+    /// Earlier positions there are.
+    fn past_positions(&self) -> usize;
+
+    /// An earlier position.
+    fn past(&self, position: usize) -> io::Result<Cow<'_, PastOpening>>;
+
+    /// Bytes of sums of the span's position with this number.
+    fn sums_bytes(&self, index: usize) -> usize;
+
+    /// So many bytes of the sums of the span's position with this number, from `at` on: where they lie, or read into
+    /// `buffer`. There are as many.
+    fn sums<'a>(&'a self, index: usize, at: usize, bytes: usize, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]>;
 }
 
 /// A span of positions, opened.
@@ -32,11 +76,6 @@ pub struct LightOpening {
 }
 
 impl LightOpening {
-    /// Positions of the span.
-    pub fn positions(&self) -> std::ops::Range<usize> {
-        self.start..self.start + self.sums.len()
-    }
-
     /// Bytes of sums, and of earlier positions.
     pub fn weight_bytes(&self) -> (usize, usize) {
         let past = |past: &PastOpening| past.leaf.len() + past.layers.iter().map(Vec::len).sum::<usize>();
@@ -60,7 +99,7 @@ impl LightOpening {
     /// Its one encoding.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        writer.bytes(b"lockstep light opening 1").number(self.start).number(self.embeddings.len());
+        writer.bytes(HEADING).number(self.start).number(self.embeddings.len());
         for embedding in &self.embeddings {
             writer.word(embedding.token).bytes(&embedding.row).hashes(&embedding.proof);
         }
@@ -81,27 +120,47 @@ impl LightOpening {
     /// Reads an opening; nothing it says is checked yet. Takes memory in proportion to `bytes`, whatever they say.
     pub fn from_bytes(bytes: &[u8]) -> Result<LightOpening, Malformed> {
         let mut reader = Reader(bytes);
-        if reader.bytes()? != b"lockstep light opening 1" {
+        if reader.bytes()? != HEADING {
             return Err(Malformed("their heading"));
         }
         let start = reader.number()?;
         let mut opening = LightOpening { start, embeddings: vec![], past: vec![], sums: vec![] };
         for _ in 0..reader.count(20)? {
-            let (token, row) = (reader.word()?, reader.bytes()?.to_vec());
-            opening.embeddings.push(EmbeddingOpening { token, row, proof: reader.hashes()? });
+            opening.embeddings.push(EmbeddingOpening::read(&mut reader)?);
         }
         for _ in 0..reader.count(16)? {
-            let leaf = reader.bytes()?.to_vec();
-            let mut layers = vec![];
-            for _ in 0..reader.count(8)? {
-                layers.push(reader.bytes()?.to_vec());
-            }
-            opening.past.push(PastOpening { leaf, layers });
+            opening.past.push(PastOpening::read(&mut reader)?);
         }
         for _ in 0..reader.count(8)? {
             opening.sums.push(reader.bytes()?.to_vec());
         }
         reader.finish()?;
         Ok(opening)
+    }
+}
+
+impl Opened for LightOpening {
+    fn span(&self) -> Range<usize> {
+        self.start..self.start.saturating_add(self.sums.len())
+    }
+
+    fn embeddings(&self) -> &[EmbeddingOpening] {
+        &self.embeddings
+    }
+
+    fn past_positions(&self) -> usize {
+        self.past.len()
+    }
+
+    fn past(&self, position: usize) -> io::Result<Cow<'_, PastOpening>> {
+        Ok(Cow::Borrowed(&self.past[position]))
+    }
+
+    fn sums_bytes(&self, index: usize) -> usize {
+        self.sums[index].len()
+    }
+
+    fn sums<'a>(&'a self, index: usize, at: usize, bytes: usize, _: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+        Ok(&self.sums[index][at..at + bytes])
     }
 }

@@ -2,26 +2,24 @@
 
 use crate::light::attend::lock;
 use crate::light::frame::{Frame, FrameMaker};
+use crate::light::input::Input;
 use crate::light::opening::{EmbeddingOpening, LightOpening, PastOpening};
-use crate::light::row::{Input, Row};
+use crate::light::row::{Output, Products, Row, Setting};
 use crate::light::sections::Sections;
-use crate::light::verdict::LightError;
-use crate::light::walk::{Found, Sums, Walk};
+use crate::light::verdict::{LightError, LightFault};
+use crate::light::walk::{TILE, Walk};
 use crate::trace::tree::WEIGHTS;
 use crate::trace::{Missing, Run, Table, regenerate, weight_row};
 use crate::wire::Malformed;
-use cpu::Pool;
+use exact::Isa;
+use exact::field::{Floats, to_floats};
 use exact::linear::{Workspace, integer_sums};
 use exact::matrix::Matrix;
 use exact::quantise::Quantised;
-use exact::{Activations, Isa};
 use model::{Model, digest, pieces};
 use receipt::Bundle;
 use std::ops::Range;
 use std::sync::Mutex;
-
-/// Positions that go through the plan together.
-pub(crate) const TILE: usize = 32;
 
 /// Opens the positions `span` of an answer. The same opening serves a secret key and a public coin.
 pub fn prove(run: &Run<'_>, bundle: &Bundle, span: Range<usize>) -> Result<LightOpening, LightError> {
@@ -38,19 +36,18 @@ pub fn prove(run: &Run<'_>, bundle: &Bundle, span: Range<usize>) -> Result<Light
     pieces::of_model(model, |piece| maker.take(piece));
     let manifest = digest::manifest(&model.shape, &model.plan, &model.weights, model.activations, run.threads);
     let frame = maker.finish(manifest)?;
-    let mut walk = Walk::new(run.isa, run.threads, &frame, run.adapter, span.start, tokens.len())?;
+    let sections = Sections::new(&model.shape, &model.plan);
+    let (isa, adapter) = (run.isa, run.adapter);
+    let with = Setting { isa, frame: &frame, adapter, sections: &sections, start: span.start };
+    let mut walk = Walk::new(with, run.threads, tokens.len())?;
     let past = past(run, &tokens[..span.start])?;
     for (position, past) in past.iter().enumerate() {
         for (layer, row) in past.layers.iter().enumerate() {
-            walk.store.write(layer, position, row);
+            walk.store.writer(layer).write(position, row);
         }
     }
-    let products = Weighed {
-        model,
-        isa: run.isa,
-        sections: Sections::new(&model.shape, &model.plan),
-        written: span.clone().map(|_| Mutex::default()).collect(),
-    };
+    let products =
+        Weighed { model, isa, sections: &sections, written: span.clone().map(|_| Mutex::default()).collect() };
     let drawing = opening.prompt.len() - 1;
     for first in span.clone().step_by(TILE) {
         let positions = first..(first + TILE).min(span.end);
@@ -62,11 +59,11 @@ pub fn prove(run: &Run<'_>, bundle: &Bundle, span: Range<usize>) -> Result<Light
                 Row::new(position, token, embedding)
             })
             .collect();
-        walk.body(&mut rows, &products);
-        let at = rows.partition_point(|row| row.position < drawing);
-        if at < rows.len() {
-            walk.head(&mut rows[at..], &products);
-        }
+        walk.tile(with, &mut rows, &products, &|number, desk| {
+            if first + number >= drawing {
+                desk.head(with, &products);
+            }
+        });
     }
     let sums = products.written.into_iter().map(|sums| sums.into_inner().unwrap_or_default()).collect();
     Ok(LightOpening { start: span.start, embeddings: embeddings(&frame, model, &tokens[span])?, past, sums })
@@ -107,7 +104,7 @@ fn embeddings(frame: &Frame, model: &Model, tokens: &[u32]) -> Result<Vec<Embedd
 struct Weighed<'a> {
     model: &'a Model,
     isa: Isa,
-    sections: Sections,
+    sections: &'a Sections,
     written: Vec<Mutex<Vec<u8>>>,
 }
 
@@ -125,28 +122,31 @@ impl Weighed<'_> {
     }
 }
 
-impl Sums for Weighed<'_> {
-    fn sums(&self, pool: &mut Pool, section: usize, rows: &[(usize, &Input)]) -> Vec<Found> {
-        let matrices = self.matrices(section);
-        let found: Vec<Mutex<Vec<i32>>> = rows.iter().map(|_| Mutex::default()).collect();
-        let mode =
-            if rows.first().is_some_and(|row| row.1.planes.len() == 2) { Activations::A16 } else { Activations::A8 };
-        pool.each(rows.len(), |_, number| {
-            let (index, input) = rows[number];
-            let mut quantised = Quantised::new(mode);
-            quantised.reshape(1, input.x.len(), mode);
-            if quantised.write_row(self.isa, 0, &input.x).is_err() {
-                quantised.rows_mut().clear(0);
+impl Products for Weighed<'_> {
+    fn outputs(
+        &self,
+        _thread: usize,
+        section: usize,
+        index: usize,
+        input: &Input,
+        x: &[f32],
+        outputs: &mut [Output<'_>],
+    ) -> Result<(), LightFault> {
+        let mode = self.model.activations;
+        let mut quantised = Quantised::new(mode);
+        quantised.reshape(1, x.len(), mode);
+        if quantised.write_row(self.isa, 0, x).is_err() {
+            quantised.rows_mut().clear(0);
+        }
+        for (matrix, Output { scales, y }) in self.matrices(section).into_iter().zip(outputs) {
+            let mut sums = vec![0i32; matrix.outputs() * mode.planes()];
+            integer_sums(self.isa, &quantised, 0, matrix, &mut sums, &mut Workspace::default());
+            let bytes: Vec<u8> = sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+            for (plane, sums) in bytes.as_chunks::<4>().0.chunks_exact(matrix.outputs()).enumerate() {
+                to_floats(self.isa, sums, Floats::of(mode, plane, input.scale, scales), y);
             }
-            let mut all = vec![];
-            for matrix in &matrices {
-                let mut sums = vec![0i32; matrix.outputs() * mode.planes()];
-                integer_sums(self.isa, &quantised, 0, matrix, &mut sums, &mut Workspace::default());
-                all.extend(sums);
-            }
-            lock(&self.written[index]).extend(all.iter().flat_map(|sum| sum.to_le_bytes()));
-            *lock(&found[number]) = all;
-        });
-        found.into_iter().map(|sums| Ok(sums.into_inner().unwrap_or_default())).collect()
+            lock(&self.written[index]).extend(bytes);
+        }
+        Ok(())
     }
 }

@@ -1,14 +1,105 @@
 //! One position of a span on its way through the plan, and the operations that need no other position.
 
 use crate::light::frame::Frame;
+use crate::light::input::Input;
+use crate::light::sections::Sections;
 use crate::light::verdict::LightFault;
 use crate::trace::tree::Hash;
 use exact::linear::{Epilogue, RowsMut, Workspace, linear, row_linear};
-use exact::quantise::{Quantised, quantise_i8, quantise_i16};
-use exact::{Activations, Isa, norm, rotary, spread, steps};
-use model::{LowRank, Register, Rotary};
+use exact::quantise::{Quantised, quantise_i8};
+use exact::{Activations, Isa, norm, rotary, spread};
+use model::{Adapter, LowRank, Mlp, Op, Register};
 
 const REGISTERS: usize = 11;
+/// Registers whose values outlast attention, where a position waits for the others.
+const KEPT: [Register; 3] = [Register::Residual, Register::Query, Register::Mixed];
+
+/// A position, and what is kept of it while others are at work.
+pub(crate) struct Row {
+    pub(crate) position: usize,
+    pub(crate) token: u32,
+    kept: [Vec<f32>; KEPT.len()],
+    /// Cosines and sines of the position, once they were needed.
+    angles: (Vec<f32>, Vec<f32>),
+    /// Layer digests, by layer.
+    layers: Vec<Hash>,
+    /// The first thing that is wrong.
+    pub(crate) fault: Option<LightFault>,
+}
+
+impl Row {
+    pub(crate) fn new(position: usize, token: u32, embedding: Vec<f32>) -> Row {
+        let kept = [embedding, vec![], vec![]];
+        Row { position, token, kept, angles: Default::default(), layers: vec![], fault: None }
+    }
+
+    /// Its queries, rotated and spread.
+    pub(crate) fn query(&self) -> &[f32] {
+        &self.kept[1]
+    }
+
+    /// Where attention's output goes.
+    pub(crate) fn mixed(&mut self) -> &mut Vec<f32> {
+        &mut self.kept[2]
+    }
+
+    /// Notes what is wrong, unless something was before.
+    pub(crate) fn fail(&mut self, fault: LightFault) {
+        self.fault.get_or_insert(fault);
+    }
+}
+
+/// What every position is computed with.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    pub(crate) isa: Isa,
+    pub(crate) frame: &'a Frame,
+    pub(crate) adapter: Option<&'a Adapter>,
+    pub(crate) sections: &'a Sections,
+    /// First position of the span.
+    pub(crate) start: usize,
+}
+
+/// Where the outputs of one linear map go, and what its sums are scaled with.
+pub(crate) struct Output<'a> {
+    pub(crate) scales: &'a [f32],
+    pub(crate) y: &'a mut [f32],
+}
+
+/// Gives the outputs of linear maps, without bias and adapter.
+pub(crate) trait Products: Sync {
+    /// Those of a section's maps, for the position with this number in the span; `x` is what `input` was quantised from.
+    /// If it fails, the outputs mean nothing. `thread` is the number of the thread that asks.
+    fn outputs(
+        &self,
+        thread: usize,
+        section: usize,
+        index: usize,
+        input: &Input,
+        x: &[f32],
+        outputs: &mut [Output<'_>],
+    ) -> Result<(), LightFault>;
+}
+
+/// Registers of one thread, which takes up one position after another.
+#[derive(Default)]
+pub(crate) struct Desk {
+    thread: usize,
+    position: usize,
+    pub(crate) token: u32,
+    registers: [Vec<f32>; REGISTERS],
+    angles: (Vec<f32>, Vec<f32>),
+    input: Input,
+    /// What the input was quantised from.
+    quantised: usize,
+    inner: Input,
+    levels: Vec<i8>,
+    layers: Vec<Hash>,
+    /// Keys and values of the layer that is at work, as its digest hashes them.
+    pub(crate) keys_and_values: Vec<u8>,
+    bytes: Vec<u8>,
+    fault: Option<LightFault>,
+}
 
 fn index(register: Register) -> usize {
     match register {
@@ -26,78 +117,34 @@ fn index(register: Register) -> usize {
     }
 }
 
-/// A quantised row: its levels or digits, plane by plane, as 32-bit numbers for checks, and where it came from.
-#[derive(Clone, Default)]
-pub(crate) struct Input {
-    pub(crate) planes: Vec<Vec<i32>>,
-    pub(crate) levels: Vec<i16>,
-    pub(crate) scale: f32,
-    pub(crate) x: Vec<f32>,
-}
-
-impl Input {
-    /// Quantises `x`; none if it is not finite.
-    pub(crate) fn quantise(isa: Isa, x: &[f32], mode: Activations) -> Option<Input> {
-        let mut levels = vec![0i16; x.len()];
-        let (scale, planes) = match mode {
-            Activations::A8 => {
-                let mut narrow = vec![0i8; x.len()];
-                let scale = quantise_i8(isa, x, &mut narrow).ok()?;
-                levels.iter_mut().zip(&narrow).for_each(|(wide, narrow)| *wide = i16::from(*narrow));
-                (scale, vec![levels.iter().map(|level| i32::from(*level)).collect()])
-            }
-            Activations::A16 => {
-                let scale = quantise_i16(isa, x, &mut levels).ok()?;
-                let digits = |level: &i16| steps::digits(i32::from(*level));
-                let high = levels.iter().map(|level| digits(level).0).collect();
-                (scale, vec![high, levels.iter().map(|level| digits(level).1).collect()])
-            }
-        };
-        Some(Input { planes, levels, scale, x: x.to_vec() })
+impl Desk {
+    /// Takes a position up, works on it, and lays it down.
+    pub(crate) fn with(&mut self, thread: usize, row: &mut Row, work: impl FnOnce(&mut Desk)) {
+        (self.thread, self.position, self.token) = (thread, row.position, row.token);
+        self.exchange(row);
+        work(self);
+        self.exchange(row);
     }
-}
 
-/// A position.
-pub(crate) struct Row {
-    pub(crate) position: usize,
-    pub(crate) token: u32,
-    /// Cosines and sines of the position, once they were needed.
-    angles: (Vec<f32>, Vec<f32>),
-    registers: [Vec<f32>; REGISTERS],
-    pub(crate) input: Input,
-    /// By layer.
-    pub(crate) layers: Vec<Hash>,
-    /// Keys and values of the layer that is at work.
-    pub(crate) keys_and_values: Vec<u8>,
-    /// Chosen experts of the mixture that is at work, and the inner rows of each.
-    pub(crate) choices: Vec<exact::mixture::Choice>,
-    /// The first thing that is wrong.
-    pub(crate) fault: Option<LightFault>,
-}
-
-impl Row {
-    pub(crate) fn new(position: usize, token: u32, embedding: Vec<f32>) -> Row {
-        let mut registers: [Vec<f32>; REGISTERS] = Default::default();
-        registers[index(Register::Residual)] = embedding;
-        Row {
-            position,
-            token,
-            angles: Default::default(),
-            registers,
-            input: Input::default(),
-            layers: vec![],
-            keys_and_values: vec![],
-            choices: vec![],
-            fault: None,
+    fn exchange(&mut self, row: &mut Row) {
+        for (register, kept) in KEPT.into_iter().zip(&mut row.kept) {
+            std::mem::swap(&mut self.registers[index(register)], kept);
         }
+        std::mem::swap(&mut self.angles, &mut row.angles);
+        std::mem::swap(&mut self.layers, &mut row.layers);
+        std::mem::swap(&mut self.fault, &mut row.fault);
     }
 
     pub(crate) fn get(&self, register: Register) -> &[f32] {
         &self.registers[index(register)]
     }
 
-    pub(crate) fn get_mut(&mut self, register: Register) -> &mut Vec<f32> {
-        &mut self.registers[index(register)]
+    fn take(&mut self, register: Register) -> Vec<f32> {
+        std::mem::take(&mut self.registers[index(register)])
+    }
+
+    fn put(&mut self, register: Register, values: Vec<f32>) {
+        self.registers[index(register)] = values;
     }
 
     /// Notes what is wrong, unless something was before.
@@ -105,94 +152,159 @@ impl Row {
         self.fault.get_or_insert(fault);
     }
 
-    pub(crate) fn norm(&mut self, isa: Isa, weight: &[f32], eps: f32, from: Register, to: Register) {
-        let x = std::mem::take(&mut self.registers[index(from)]);
-        let y = &mut self.registers[index(to)];
-        y.resize(x.len(), 0.0);
-        norm::rms_norm(isa, &x, weight, eps, y);
-        self.registers[index(from)] = x;
+    /// Operations up to attention, or to the end.
+    pub(crate) fn run(&mut self, with: Setting<'_>, products: &dyn Products, mut ops: &[Op]) {
+        let Setting { isa, frame, .. } = with;
+        let (shape, norms) = (frame.shape(), &frame.parts.norms);
+        while let Some((op, rest)) = ops.split_first() {
+            ops = rest;
+            match *op {
+                Op::Norm { norm, from, to } => self.norm(isa, &norms[norm], shape.norm_eps, from, to),
+                Op::HeadNorm { norm, register } => self.head_norm(isa, &norms[norm], shape.norm_eps, register),
+                Op::Spread { register } => spread::spread(isa, &mut self.registers[index(register)]),
+                Op::Quantise { from } => {
+                    self.quantised = index(from);
+                    if !self.input.quantise(isa, &self.registers[self.quantised], frame.activations()) {
+                        self.fail(LightFault::NotFinite);
+                    }
+                }
+                Op::Rotate { register } => self.rotate(with, register),
+                Op::Gate => {
+                    let mut inner = self.take(Register::Inner);
+                    inner.resize(self.get(Register::Gate).len(), 0.0);
+                    norm::gated(isa, self.get(Register::Gate), self.get(Register::Up), &mut inner);
+                    self.put(Register::Inner, inner);
+                }
+                Op::Add => {
+                    let mut residual = self.take(Register::Residual);
+                    norm::add(isa, &mut residual, self.get(Register::Update));
+                    self.put(Register::Residual, residual);
+                }
+                Op::Linear { site, to } => {
+                    let mut targets = vec![(site, to)];
+                    while let Some((Op::Linear { site, to }, rest)) = ops.split_first() {
+                        targets.push((*site, *to));
+                        ops = rest;
+                    }
+                    self.linears(with, products, &targets);
+                }
+                Op::Experts { mixture } => self.experts(with, products, mixture),
+                Op::Embed | Op::Attend { .. } => {}
+            }
+        }
     }
 
-    pub(crate) fn head_norm(&mut self, isa: Isa, weight: &[f32], eps: f32, register: Register) {
+    fn norm(&mut self, isa: Isa, weight: &[f32], eps: f32, from: Register, to: Register) {
+        let mut y = self.take(to);
+        y.resize(weight.len(), 0.0);
+        norm::rms_norm(isa, self.get(from), weight, eps, &mut y);
+        self.put(to, y);
+    }
+
+    fn head_norm(&mut self, isa: Isa, weight: &[f32], eps: f32, register: Register) {
         let mut normed = vec![0.0f32; weight.len()];
-        for head in self.get_mut(register).chunks_exact_mut(weight.len()) {
+        for head in self.registers[index(register)].chunks_exact_mut(weight.len()) {
             norm::rms_norm(isa, head, weight, eps, &mut normed);
             head.copy_from_slice(&normed);
         }
     }
 
-    pub(crate) fn quantise(&mut self, isa: Isa, from: Register, mode: Activations) {
-        let x = &self.registers[index(from)];
-        match Input::quantise(isa, x, mode) {
-            Some(input) => self.input = input,
-            None => {
-                // What follows of this position means nothing; it goes on as zeros.
-                let zeros = vec![0.0; x.len()];
-                self.input = Input::quantise(isa, &zeros, mode).unwrap_or_default();
+    fn rotate(&mut self, with: Setting<'_>, register: Register) {
+        let (shape, (cos, sin)) = (with.frame.shape(), &mut self.angles);
+        let pairs = shape.rotary.inverse_frequencies.len();
+        if cos.len() != pairs {
+            (*cos, *sin) = (vec![0.0; pairs], vec![0.0; pairs]);
+            shape.rotary.at(self.position, cos, sin);
+        }
+        for head in self.registers[index(register)].chunks_exact_mut(shape.head_dim) {
+            rotary::rotate(with.isa, head, cos, sin);
+        }
+    }
+
+    /// Linear maps that read the quantised input, with bias and adapter (specification, sections 2 and 3).
+    fn linears(&mut self, with: Setting<'_>, products: &dyn Products, targets: &[(usize, Register)]) {
+        let Setting { isa, frame, .. } = with;
+        let section = targets.first().and_then(|(site, _)| with.sections.of_site(*site));
+        let Some(section) = section else { return };
+        let mut all: Vec<Vec<f32>> = targets.iter().map(|(_, to)| self.take(*to)).collect();
+        let each = all.iter_mut().zip(targets).map(|(y, (site, _))| {
+            let scales = &frame.parts.scales[*site][..];
+            y.resize(scales.len(), 0.0);
+            Output { scales, y }
+        });
+        let (mut outputs, index) = (each.collect::<Vec<_>>(), self.position - with.start);
+        let x = &self.registers[self.quantised];
+        if let Err(fault) = products.outputs(self.thread, section, index, &self.input, x, &mut outputs) {
+            all.iter_mut().for_each(|y| y.fill(0.0));
+            self.fail(fault);
+        }
+        for ((site, to), mut y) in targets.iter().zip(all) {
+            if let Some(bias) = &frame.parts.biases[*site] {
+                y.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+            }
+            if let Some(low_rank) = with.adapter.and_then(|adapter| adapter.sites[*site].as_ref())
+                && !share(isa, &self.registers[self.quantised], frame.activations(), low_rank, &mut y)
+            {
                 self.fail(LightFault::NotFinite);
             }
+            self.put(*to, y);
         }
     }
 
-    pub(crate) fn rotate(&mut self, isa: Isa, head_dim: usize, table: &Rotary, register: Register) {
-        let pairs = table.inverse_frequencies.len();
-        if self.angles.0.len() != pairs {
-            self.angles = (vec![0.0; pairs], vec![0.0; pairs]);
-            table.at(self.position, &mut self.angles.0, &mut self.angles.1);
-        }
-        for head in self.registers[index(register)].chunks_exact_mut(head_dim) {
-            rotary::rotate(isa, head, &self.angles.0, &self.angles.1);
-        }
-    }
-
-    pub(crate) fn spread(&mut self, isa: Isa, register: Register) {
-        spread::spread(isa, self.get_mut(register));
-    }
-
-    pub(crate) fn gate(&mut self, isa: Isa) {
-        let mut inner = std::mem::take(&mut self.registers[index(Register::Inner)]);
-        inner.resize(self.get(Register::Gate).len(), 0.0);
-        norm::gated(isa, self.get(Register::Gate), self.get(Register::Up), &mut inner);
-        self.registers[index(Register::Inner)] = inner;
-    }
-
-    pub(crate) fn add(&mut self, isa: Isa) {
-        let update = std::mem::take(&mut self.registers[index(Register::Update)]);
-        norm::add(isa, self.get_mut(Register::Residual), &update);
-        self.registers[index(Register::Update)] = update;
-    }
-
-    /// Outputs of a linear map from its sums, with bias and adapter (specification, sections 2 and 3).
-    pub(crate) fn linear(
-        &mut self,
-        isa: Isa,
-        frame: &Frame,
-        site: usize,
-        to: Register,
-        sums: &[i32],
-        adapter: Option<&LowRank>,
-    ) {
-        let scales = &frame.parts.scales[site];
-        let mut y = std::mem::take(self.get_mut(to));
-        scaled(&self.input, scales, sums, &mut y);
-        if let Some(bias) = &frame.parts.biases[site] {
-            y.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-        }
-        if let Some(low_rank) = adapter
-            && !share(isa, &self.input.x, frame.activations(), low_rank, &mut y)
-        {
+    /// A mixture's share (specification, section 10), expert by expert in the order of their ids.
+    fn experts(&mut self, with: Setting<'_>, products: &dyn Products, mixture: usize) {
+        let Setting { isa, frame, .. } = with;
+        let shape = frame.shape();
+        let mixtures = shape.mlps.iter().filter_map(|mlp| match *mlp {
+            Mlp::Experts { chosen, renormalise, .. } => Some((chosen, renormalise)),
+            Mlp::Gated { .. } => None,
+        });
+        let Some((chosen, renormalise)) = mixtures.clone().nth(mixture) else { return };
+        let mut update = self.take(Register::Update);
+        update.clear();
+        update.resize(shape.hidden, 0.0);
+        let route = frame.parts.routers[mixture].route(isa, self.get(Register::Normed), chosen, renormalise);
+        let choices = route.unwrap_or_else(|_| {
             self.fail(LightFault::NotFinite);
+            vec![]
+        });
+        let index = self.position - with.start;
+        for (number, choice) in choices.iter().enumerate() {
+            let scales = &frame.parts.experts[mixture][choice.expert as usize];
+            let section = with.sections.of_expert(mixture, choice.expert as usize, false);
+            let [mut gate, mut up, down] = scales.each_ref().map(|scales| vec![0.0f32; scales.len()]);
+            let mut both = [Output { scales: &scales[0], y: &mut gate }, Output { scales: &scales[1], y: &mut up }];
+            let x = &self.registers[self.quantised];
+            let mut found = products.outputs(self.thread, section, index, &self.input, x, &mut both);
+            let mut middle = vec![0.0f32; gate.len()];
+            norm::gated(isa, &gate, &up, &mut middle);
+            if shape.spread {
+                spread::spread(isa, &mut middle);
+            }
+            let mut inner = std::mem::take(&mut self.inner);
+            if !inner.quantise(isa, &middle, frame.activations()) {
+                self.fail(LightFault::NotFinite);
+            }
+            let mut down = down;
+            let mut last = [Output { scales: &scales[2], y: &mut down }];
+            found = found.and(products.outputs(self.thread, section + 1, index, &inner, &middle, &mut last));
+            self.inner = inner;
+            match found {
+                Ok(()) => norm::add_weighted(isa, &mut update, &down, choice.weight, number == 0),
+                Err(fault) => self.fail(fault),
+            }
         }
-        *self.get_mut(to) = y;
+        self.put(Register::Update, update);
     }
 
-    /// Keys and values of a layer (specification, section 7), kept as its digest hashes them; queries stay to be quantised.
+    /// Keys and values of a layer (specification, section 7), as its digest hashes them; queries stay to be quantised.
     pub(crate) fn store(&mut self, isa: Isa, head_dim: usize) {
         let mut bytes = std::mem::take(&mut self.keys_and_values);
+        let mut levels = std::mem::take(&mut self.levels);
         bytes.clear();
-        let mut levels = vec![0i8; head_dim];
+        levels.resize(head_dim, 0);
         for (register, is_key) in [(Register::Key, true), (Register::Value, false)] {
-            let mut heads = std::mem::take(self.get_mut(register));
+            let mut heads = self.take(register);
             for x in heads.chunks_exact_mut(head_dim) {
                 if is_key {
                     spread::spread_head(isa, x);
@@ -205,34 +317,26 @@ impl Row {
                 bytes.extend(levels.iter().map(|level| *level as u8));
                 bytes.extend(scale.to_le_bytes());
             }
-            *self.get_mut(register) = heads;
+            self.put(register, heads);
         }
-        for query in self.get_mut(Register::Query).chunks_exact_mut(head_dim) {
+        for query in self.registers[index(Register::Query)].chunks_exact_mut(head_dim) {
             spread::spread_head(isa, query);
         }
-        self.layers.push(*blake3::Hasher::new().update(&[0x10]).update(&bytes).finalize().as_bytes());
-        self.keys_and_values = bytes;
+        self.layers.push(cpu::layer_digest(&bytes));
+        (self.keys_and_values, self.levels) = (bytes, levels);
     }
 
-    /// The receipt's leaf (docs/receipts.md, section 3).
-    pub(crate) fn leaf(&self) -> Hash {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&[0x11]).update(&self.token.to_le_bytes()).update(self.layers.as_flattened());
-        let levels: Vec<u8> = self.input.levels.iter().flat_map(|level| level.to_le_bytes()).collect();
-        *hasher.update(&levels).update(&self.input.scale.to_le_bytes()).finalize().as_bytes()
+    /// The receipt's leaf (docs/receipts.md, section 3), once the plan's body is done.
+    pub(crate) fn leaf(&mut self) -> Hash {
+        self.bytes.clear();
+        self.input.write(&mut self.bytes);
+        cpu::leaf(self.token, &self.layers, &self.bytes, self.input.scale)
     }
-}
 
-/// y = c · (s_x · s_w) of every output; `sums` are plane by plane.
-pub(crate) fn scaled(input: &Input, scales: &[f32], sums: &[i32], y: &mut Vec<f32>) {
-    let s_x = input.scale;
-    y.clear();
-    if input.planes.len() == 1 {
-        y.extend(sums.iter().zip(scales).map(|(sum, s_w)| *sum as f32 * (s_x * s_w)));
-    } else {
-        let (high, low) = sums.split_at(scales.len());
-        let c = high.iter().zip(low).map(|(high, low)| *high as f32 * 256.0 + *low as f32);
-        y.extend(c.zip(scales).map(|(c, s_w)| c * (s_x * s_w)));
+    /// Logits, once the plan's body is done.
+    pub(crate) fn head(&mut self, with: Setting<'_>, products: &dyn Products) -> &[f32] {
+        self.linears(with, products, &[(with.frame.plan.head, Register::Logits)]);
+        self.get(Register::Logits)
     }
 }
 

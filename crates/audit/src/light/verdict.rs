@@ -55,6 +55,13 @@ pub enum LightFault {
     Embedding,
     /// Too few or too many sums, embeddings or positions.
     Incomplete,
+    /// The opening's file could not be read any more.
+    Unread,
+    /// A token that the answer's form does not allow.
+    Form {
+        /// In words.
+        what: String,
+    },
     /// How the answer ended.
     Finish {
         /// In words.
@@ -88,6 +95,9 @@ pub enum LightError {
     /// Threads could not be started.
     #[error("cannot start threads: {0}; try fewer")]
     Threads(#[from] std::io::Error),
+    /// The opening's file.
+    #[error("cannot read the opening: {0}")]
+    File(std::io::Error),
 }
 
 impl LightVerdict {
@@ -123,7 +133,10 @@ impl fmt::Display for LightFault {
             LightFault::Past => write!(f, "keys and values before the span are not the ones the receipt binds"),
             LightFault::Embedding => write!(f, "an embedding does not open the model's digest"),
             LightFault::Incomplete => write!(f, "the opening holds too little or too much for this span"),
-            LightFault::Finish { what } | LightFault::Receipt { what } => write!(f, "{what}"),
+            LightFault::Unread => write!(f, "the file of the opening cannot be read to its end"),
+            LightFault::Form { what } | LightFault::Finish { what } | LightFault::Receipt { what } => {
+                write!(f, "{what}")
+            }
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Writes a plan out as the steps of one position.
 
+use crate::trace::drawing::Draw;
 use crate::trace::layout::Layout;
 use crate::trace::outline::Outline;
 use crate::trace::program::{Borders, Expert, Map, Operation, Program, Step, StepId};
 use crate::trace::{CHUNK, SEGMENT};
 use exact::Activations;
 use exact::attention::SPAN_BLOCKS;
-use exact::sample::Sampling;
 use exact::steps::LANES;
 use model::{Mlp, Op, Register};
 use std::collections::HashMap;
@@ -38,14 +38,8 @@ struct Builder<'a> {
 }
 
 impl Program {
-    /// The steps of `token` at `position`; `sampling` if the next token is drawn from it.
-    pub fn new(
-        outline: &Arc<Outline>,
-        position: usize,
-        token: u32,
-        sampling: Option<Sampling>,
-        borders: Borders,
-    ) -> Program {
+    /// The steps of `token` at `position`; `draw` if the next token is drawn from it.
+    pub fn new(outline: &Arc<Outline>, position: usize, token: u32, draw: Option<Draw>, borders: Borders) -> Program {
         let mut builder = Builder {
             outline,
             position,
@@ -66,15 +60,15 @@ impl Program {
         let layers = Layout::records(digests.len(), 32);
         let layers = builder.push(Operation::Layers, digests, layers);
         let leaf = builder.push(Operation::Leaf, vec![token_step, levels, scale, layers], Layout::record(32));
-        let (border, drawn) = match sampling {
-            Some(sampling) => builder.draw(&sampling),
+        let (border, drawn) = match &draw {
+            Some(draw) => builder.draw(draw),
             None => (None, None),
         };
         Program {
             outline: outline.clone(),
             position,
             token,
-            sampling,
+            draw,
             borders,
             leaf,
             layers: builder.layers,
@@ -84,14 +78,6 @@ impl Program {
             steps: builder.steps,
         }
     }
-}
-
-/// Whether settings cut the rank, so that borders are needed: by top_k, by top_p.
-pub(crate) fn cuts(sampling: &Sampling, vocabulary: usize) -> (bool, bool) {
-    if sampling.temperature == 0.0 {
-        return (false, false);
-    }
-    (sampling.top_k > 0 && (sampling.top_k as usize) < vocabulary, sampling.top_p < 1.0)
 }
 
 impl Builder<'_> {
@@ -252,16 +238,19 @@ impl Builder<'_> {
     }
 
     /// The output head and the draw: (the step that checks borders, the drawn token).
-    fn draw(&mut self, sampling: &Sampling) -> (Option<StepId>, Option<StepId>) {
-        let logits = self.site(self.outline.plan.head, self.input);
+    fn draw(&mut self, draw: &Draw) -> (Option<StepId>, Option<StepId>) {
+        let mut logits = self.site(self.outline.plan.head, self.input);
+        if draw.adjusting().is_some() {
+            logits = self.row(Operation::Shaped, vec![logits.step], logits.width);
+        }
         let chunks = logits.width.div_ceil(CHUNK);
         let tops = self.push(Operation::Tops, vec![logits.step], Layout::records(chunks, 8));
         let top = self.push(Operation::Top, vec![tops], Layout::record(12));
-        if sampling.temperature == 0.0 {
+        if draw.sampling.temperature == 0.0 {
             let firsts = self.push(Operation::Firsts, vec![logits.step, top], Layout::records(chunks, 4));
             return (None, Some(self.push(Operation::Drawn, vec![firsts, top], Layout::record(4))));
         }
-        let (by_count, by_share) = cuts(sampling, logits.width);
+        let (by_count, by_share) = draw.cuts(logits.width);
         let border = (by_count || by_share).then(|| {
             let tallies = self.push(Operation::Tallies, vec![logits.step, top], Layout::records(chunks, 32));
             self.push(Operation::Border, vec![tallies, logits.step], Layout::record(4))

@@ -65,6 +65,7 @@ pub fn compute(
         Operation::Weighted { slot } => mixture::weighted(&inputs, slot, elements, out)?,
         Operation::Layers => out.extend(inputs.elements(row, 0..1)?),
         Operation::Leaf => inputs.leaf(out)?,
+        Operation::Shaped => draw::shaped(&inputs, row, out)?,
         Operation::Tops => draw::tops(&inputs, row, out)?,
         Operation::Top => draw::top(&inputs, out)?,
         Operation::Firsts => draw::firsts(&inputs, row, out)?,

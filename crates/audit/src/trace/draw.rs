@@ -2,8 +2,8 @@
 //! last tokens that stay (`Borders`) are given by whoever sorted; counting shows whether they are right.
 
 use crate::trace::CHUNK;
-use crate::trace::builder::cuts;
 use crate::trace::compute::{Inputs, floats, write};
+use crate::trace::drawing::Draw;
 use crate::trace::program::Borders;
 use crate::trace::source::Missing;
 use exact::sample::{Sampling, count_of, noise_of};
@@ -18,8 +18,12 @@ fn chunk(inputs: &Inputs<'_>, row: usize) -> Result<Range<usize>, Missing> {
     Ok(row * CHUNK..((row + 1) * CHUNK).min(inputs.count(0)?))
 }
 
+fn draw_of<'a>(inputs: &Inputs<'a>) -> Result<&'a Draw, Missing> {
+    inputs.program.draw.as_ref().ok_or(Missing("settings"))
+}
+
 fn sampling(inputs: &Inputs<'_>) -> Result<Sampling, Missing> {
-    inputs.program.sampling.ok_or(Missing("settings"))
+    Ok(draw_of(inputs)?.sampling)
 }
 
 pub(crate) fn tau(sampling: &Sampling) -> f32 {
@@ -30,10 +34,23 @@ fn word(bytes: &[u8], at: usize) -> Result<u32, Missing> {
     bytes.as_chunks::<4>().0.get(at).map(|word| u32::from_le_bytes(*word)).ok_or(Missing("a record is too short"))
 }
 
-/// Largest logit and bits of the largest magnitude of a chunk.
+/// A chunk of logits with penalties and biases: each is changed by itself, as the tokens before say.
+pub(crate) fn shaped(inputs: &Inputs<'_>, row: usize, out: &mut Vec<u8>) -> Result<(), Missing> {
+    let shaping = draw_of(inputs)?.adjusting().ok_or(Missing("penalties"))?;
+    let (all, chunk) = (inputs.count(0)?, chunk(inputs, row)?);
+    let mut logits = vec![0.0; all];
+    logits[chunk.clone()].copy_from_slice(&inputs.floats(0, chunk.clone())?);
+    shaping.adjust.apply(&mut logits, &shaping.prompt, &shaping.answer);
+    write(&logits[chunk], out);
+    Ok(())
+}
+
+/// Largest logit that may be drawn, and bits of the largest magnitude, of a chunk.
 pub(crate) fn tops(inputs: &Inputs<'_>, row: usize, out: &mut Vec<u8>) -> Result<(), Missing> {
-    let logits = inputs.floats(0, chunk(inputs, row)?)?;
-    write(&[logits.iter().fold(f32::NEG_INFINITY, |max, x| if *x > max { *x } else { max })], out);
+    let (draw, chunk) = (draw_of(inputs)?, chunk(inputs, row)?);
+    let logits = inputs.floats(0, chunk.clone())?;
+    let may = chunk.zip(&logits).filter(|(id, _)| draw.allows(*id)).map(|(_, x)| *x);
+    write(&[may.fold(f32::NEG_INFINITY, |max, x| if x > max { x } else { max })], out);
     out.extend(exact::steps::peak(&logits).to_le_bytes());
     Ok(())
 }
@@ -50,7 +67,8 @@ pub(crate) fn top(inputs: &Inputs<'_>, out: &mut Vec<u8>) -> Result<(), Missing>
     let hot = sampling.temperature == 0.0 || (f32::from_bits(peak) * tau(&sampling)).is_finite();
     write(&[max], out);
     out.extend(peak.to_le_bytes());
-    out.extend(u32::from(peak < 0x7f80_0000 && hot).to_le_bytes());
+    let some = max > f32::NEG_INFINITY;
+    out.extend(u32::from(peak < 0x7f80_0000 && hot && some).to_le_bytes());
     Ok(())
 }
 
@@ -58,8 +76,9 @@ pub(crate) fn top(inputs: &Inputs<'_>, out: &mut Vec<u8>) -> Result<(), Missing>
 pub(crate) fn firsts(inputs: &Inputs<'_>, row: usize, out: &mut Vec<u8>) -> Result<(), Missing> {
     let chunk = chunk(inputs, row)?;
     let max = f32::from_bits(word(&inputs.elements(1, 0..1)?, 0)?);
-    let found = inputs.floats(0, chunk.clone())?.iter().position(|x| *x == max);
-    out.extend(found.map_or(NONE, |at| (chunk.start + at) as u32).to_le_bytes());
+    let (draw, logits) = (draw_of(inputs)?, inputs.floats(0, chunk.clone())?);
+    let found = chunk.zip(logits).find(|(id, x)| *x == max && draw.allows(*id));
+    out.extend(found.map_or(NONE, |(id, _)| id as u32).to_le_bytes());
     Ok(())
 }
 
@@ -75,8 +94,9 @@ struct Rank {
 
 impl Rank {
     fn read(inputs: &Inputs<'_>, logits: usize, z_max: f32) -> Result<Rank, Missing> {
-        let (sampling, Borders { top_k, top_p }) = (sampling(inputs)?, inputs.program.borders);
-        let (by_count, by_share) = cuts(&sampling, inputs.count(logits)?);
+        let (draw, Borders { top_k, top_p }) = (draw_of(inputs)?, inputs.program.borders);
+        let sampling = draw.sampling;
+        let (by_count, by_share) = draw.cuts(inputs.count(logits)?);
         let tau = tau(&sampling);
         let border = |cut: bool, id: Option<u32>| -> Result<Option<(f32, usize)>, Missing> {
             if !cut {
@@ -99,11 +119,11 @@ impl Rank {
 /// Of a chunk: tokens up to the border of top_k, their counts, counts up to the border of top_p, counts before it.
 pub(crate) fn tallies(inputs: &Inputs<'_>, row: usize, out: &mut Vec<u8>) -> Result<(), Missing> {
     let rank = Rank::read(inputs, 0, f32::from_bits(word(&inputs.elements(1, 0..1)?, 0)?))?;
-    let chunk = chunk(inputs, row)?;
+    let (draw, chunk) = (draw_of(inputs)?, chunk(inputs, row)?);
     let mut tally = [0u64; 4];
     for (id, x) in chunk.clone().zip(inputs.floats(0, chunk)?) {
         let z = x * rank.tau;
-        if !Rank::within(rank.borders[0], z, id) {
+        if !draw.allows(id) || !Rank::within(rank.borders[0], z, id) {
             continue;
         }
         let n = count_of(z, rank.z_max);
@@ -130,7 +150,9 @@ pub(crate) fn border(inputs: &Inputs<'_>, out: &mut Vec<u8>) -> Result<(), Missi
             *sum += u128::from(u64::from_le_bytes(*number));
         }
     }
-    let mut right = true;
+    // Tokens that may not be drawn are not in the rank, so no border stands at one.
+    let draw = draw_of(inputs)?;
+    let mut right = rank.borders.iter().flatten().all(|(_, id)| draw.allows(*id));
     if rank.borders[0].is_some() {
         right &= tally[0] == u128::from(sampling.top_k);
     }
@@ -149,17 +171,17 @@ pub(crate) fn border(inputs: &Inputs<'_>, out: &mut Vec<u8>) -> Result<(), Missi
 
 /// Score and id of the best token of a chunk among those that stay.
 pub(crate) fn bests(inputs: &Inputs<'_>, row: usize, out: &mut Vec<u8>) -> Result<(), Missing> {
-    let sampling = sampling(inputs)?;
+    let (draw, chunk) = (draw_of(inputs)?, chunk(inputs, row)?);
     let rank = Rank::read(inputs, 0, f32::from_bits(word(&inputs.elements(1, 0..1)?, 0)?))?;
-    let chunk = chunk(inputs, row)?;
     let next = inputs.program.position as u64 + 1;
     let mut best = (f32::NEG_INFINITY, NONE);
     for (id, x) in chunk.clone().zip(inputs.floats(0, chunk)?) {
         let z = x * rank.tau;
-        let stays = rank.borders.iter().all(|border| Rank::within(*border, z, id))
+        let stays = draw.allows(id)
+            && rank.borders.iter().all(|border| Rank::within(*border, z, id))
             && (rank.least == 0 || count_of(z, rank.z_max) >= rank.least);
         if stays {
-            let score = z + noise_of(sampling.seed, next, id);
+            let score = z + noise_of(draw.sampling.seed, next, id);
             if best.1 == NONE || score > best.0 {
                 best = (score, id as u32);
             }
@@ -192,13 +214,14 @@ pub(crate) fn drawn(inputs: &Inputs<'_>, out: &mut Vec<u8>) -> Result<(), Missin
 }
 
 /// The borders that settings put into these logits.
-pub(crate) fn borders(logits: &[f32], sampling: &Sampling) -> Borders {
-    let (by_count, by_share) = cuts(sampling, logits.len());
+pub(crate) fn borders(logits: &[f32], draw: &Draw) -> Borders {
+    let (sampling, (by_count, by_share)) = (&draw.sampling, draw.cuts(logits.len()));
     if !(by_count || by_share) {
         return Borders::default();
     }
     let tau = tau(sampling);
-    let mut rank: Vec<(f32, u32)> = logits.iter().enumerate().map(|(id, x)| (x * tau, id as u32)).collect();
+    let allowed = logits.iter().enumerate().filter(|(id, _)| draw.allows(*id));
+    let mut rank: Vec<(f32, u32)> = allowed.map(|(id, x)| (x * tau, id as u32)).collect();
     rank.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap_or(std::cmp::Ordering::Equal).then(a.1.cmp(&b.1)));
     if by_count {
         rank.truncate(sampling.top_k as usize);

@@ -9,6 +9,7 @@ mod attention;
 mod builder;
 mod compute;
 mod draw;
+mod drawing;
 mod history;
 mod layout;
 mod linear;
@@ -22,6 +23,7 @@ mod walk;
 
 pub use compute::compute;
 pub(crate) use compute::floats;
+pub use drawing::{Draw, Shaping};
 pub use history::{History, Run};
 pub use layout::Layout;
 pub use outline::Outline;

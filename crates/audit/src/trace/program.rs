@@ -1,9 +1,9 @@
 //! The steps of one position.
 
+use crate::trace::drawing::Draw;
 use crate::trace::layout::Layout;
 use crate::trace::outline::Outline;
 use exact::Activations;
-use exact::sample::Sampling;
 use std::sync::Arc;
 
 /// Number of a step in its program.
@@ -123,7 +123,9 @@ pub enum Operation {
     Layers,
     /// The leaf of the receipt's trace. \[token, levels, scale, layers]
     Leaf,
-    /// Largest logit and magnitude of each chunk. \[logits]
+    /// Logits with penalties and biases. \[logits]
+    Shaped,
+    /// Largest logit that may be drawn, and magnitude, of each chunk. \[logits]
     Tops,
     /// The same of all. \[tops]
     Top,
@@ -171,7 +173,7 @@ pub struct Program {
     /// Token at this position.
     pub token: u32,
     /// How the next token is drawn, if one is.
-    pub sampling: Option<Sampling>,
+    pub draw: Option<Draw>,
     /// Where the rank ends, if settings cut it.
     pub borders: Borders,
     /// In order: every source comes before.

@@ -2,13 +2,13 @@
 
 use crate::trace::compute::compute;
 use crate::trace::draw;
+use crate::trace::drawing::Draw;
 use crate::trace::history::History;
 use crate::trace::outline::Outline;
 use crate::trace::position::Position;
 use crate::trace::program::{Borders, Expert, Operation, Program, StepId};
 use crate::trace::source::{Missing, Source, Table};
 use exact::matrix::Matrix;
-use exact::sample::Sampling;
 use model::{Adapter, Model};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -22,18 +22,18 @@ pub fn regenerate(
     history: &History,
     position: usize,
     token: u32,
-    sampling: Option<Sampling>,
+    draw: Option<Draw>,
     borders: Option<Borders>,
 ) -> Result<Position, Missing> {
     let outline = Arc::new(Outline::of(model, adapter));
     let given = borders.unwrap_or_default();
-    let mut program = Program::new(&outline, position, token, sampling, given);
+    let mut program = Program::new(&outline, position, token, draw.clone(), given);
     let mut memory = Memory { model, adapter, history, program: &program, values: vec![] };
     let mut found = None;
     for step in 0..program.steps.len() {
         if program.steps[step].operation == Operation::Tallies && borders.is_none() {
             let logits = draw::logits(&memory.values[program.steps[step].sources[0]]);
-            found = sampling.map(|sampling| draw::borders(&logits, &sampling));
+            found = draw.as_ref().map(|draw| draw::borders(&logits, draw));
             break;
         }
         memory.step(step)?;

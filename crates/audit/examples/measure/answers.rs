@@ -1,68 +1,14 @@
-//! The long measurements behind the promises of docs/light-check.md, docs/disputes.md and the README:
-//!
-//! ```sh
-//! cargo run --release -p lockstep-audit --example measure -- honest 10000     # no false alarm
-//! cargo run --release -p lockstep-audit --example measure -- tampered 10000   # every attack caught, and where
-//! cargo run --release -p lockstep-audit --example measure -- products 1000000 # altered sums rejected
-//! cargo run --release -p lockstep-audit --example measure -- light 64 16      # 1.24 billion parameters: prompt, answer
-//! cargo run --release -p lockstep-audit --example measure -- replay 128 64    # 1.24 billion parameters
-//! ```
+//! Whole answers on tiny models: honest ones are equal, tampered ones are caught at the first position that differs.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a measurement that cannot go on has failed")]
-
-#[path = "../tests/support/mod.rs"]
-mod support;
-
-use audit::light::{Key, LightConfig, check, prove};
-use audit::trace::Run;
+use crate::Numbers;
+use crate::support::{self, Case, How, answer, shape};
 use audit::{Difference, ReplayConfig, Verdict, replay};
-use exact::field::{P, Projection, Vector};
 use exact::{Activations, Isa};
 use model::{Adapter, Mlp, Model, Shape};
 use receipt::Settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-use support::{Case, How, answer, prompt, settings, shape};
-
-fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |at: usize, default: u64| arguments.get(at).map_or(default, |text| text.parse().unwrap());
-    match arguments.first().map(String::as_str) {
-        Some("honest") => honest(number(1, 10_000)),
-        Some("tampered") => tampered(number(1, 10_000)),
-        Some("products") => products(number(1, 1_000_000)),
-        Some("light") => light(number(1, 64) as u32, number(2, 16)),
-        Some("replay") => replaying(number(1, 128) as u32, number(2, 64)),
-        _ => println!("honest N | tampered N | products N | light PROMPT ANSWER | replay PROMPT ANSWER"),
-    }
-}
-
-/// A stream of numbers from one seed.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
-        ((u128::from(self.0 ^ (self.0 >> 33)) * u128::from(bound)) >> 64) as u64
-    }
-
-    fn prompt(&mut self, longest: u64) -> Vec<u32> {
-        (0..1 + self.below(longest)).map(|_| self.below(320) as u32).collect()
-    }
-
-    fn settings(&mut self, longest: u64) -> Settings {
-        Settings {
-            temperature: [0.0, 0.6, 0.9, 1.3][self.below(4) as usize],
-            top_k: [0, 0, 5, 60][self.below(4) as usize],
-            top_p: [1.0, 0.95, 0.5][self.below(3) as usize],
-            min_p: [0.0, 0.0, 0.1][self.below(3) as usize],
-            seed: self.below(u64::MAX),
-            tokens_max: 1 + self.below(longest),
-            ..settings()
-        }
-    }
-}
 
 fn models() -> Vec<(Arc<Model>, Vec<Adapter>)> {
     let experts = Mlp::Experts { experts: 6, chosen: 2, width: 32, renormalise: true };
@@ -86,7 +32,7 @@ fn plain(isa: Isa) -> ReplayConfig<'static> {
     ReplayConfig { chunk_tokens: 64, ..ReplayConfig::new(isa, 1) }
 }
 
-fn honest(count: u64) {
+pub(crate) fn honest(count: u64) {
     let (models, isas, started) = (models(), Isa::available(), Instant::now());
     let (mut numbers, mut positions, mut kinds) = (Numbers(1), 0, BTreeMap::new());
     for i in 0..count {
@@ -117,7 +63,7 @@ fn first_difference(a: &support::Answer, b: &support::Answer) -> Option<usize> {
     a.leaves.iter().zip(&b.leaves).position(|(a, b)| a != b)
 }
 
-fn tampered(count: u64) {
+pub(crate) fn tampered(count: u64) {
     let (models, started, mut numbers) = (models(), Instant::now(), Numbers(2));
     let (mut caught, mut without_effect) = (BTreeMap::<&str, u64>::new(), 0u64);
     let mut done = 0;
@@ -235,130 +181,4 @@ fn tampered(count: u64) {
     );
     println!("({without_effect} more gave the true answer, bit for bit, and were left out)");
     caught.iter().for_each(|(name, count)| println!("  {count:6} {name}"));
-}
-
-fn products(count: u64) {
-    // A map of 96 × 64, as in the tests' model: sums of random rows, each altered in one to three places at random.
-    let (outputs, inputs, isa, started) = (96usize, 64usize, Isa::best(), Instant::now());
-    let mut numbers = Numbers(3);
-    let rows: Vec<Vec<i8>> =
-        (0..outputs).map(|_| (0..inputs).map(|_| (numbers.below(255) as i16 - 127) as i8).collect()).collect();
-    let elements: Vec<u64> = (0..outputs).map(|_| numbers.below(P)).collect();
-    let mut projection = Projection::new(inputs);
-    rows.iter().zip(&elements).for_each(|(row, r)| projection.add(isa, *r, row));
-    let (r, r_w) = (Vector::new(elements), Vector::new(projection.finish()));
-    let (mut rejected, mut altered) = (0u64, 0u64);
-    while altered < count {
-        let x: Vec<i32> = (0..inputs).map(|_| numbers.below(255) as i32 - 127).collect();
-        let honest: Vec<i32> =
-            rows.iter().map(|row| row.iter().zip(&x).map(|(w, x)| i32::from(*w) * x).sum()).collect();
-        let right = r_w.dot(isa, 0, &x);
-        assert_eq!(r.dot(isa, 0, &honest), right, "a true product is rejected");
-        for _ in 0..100 {
-            let mut sums = honest.clone();
-            for _ in 0..=numbers.below(3) {
-                let at = numbers.below(outputs as u64) as usize;
-                let by = [1, -1, 256, 1 << numbers.below(30)][numbers.below(4) as usize];
-                sums[at] = sums[at].wrapping_add(by);
-            }
-            if sums != honest {
-                altered += 1;
-                rejected += u64::from(r.dot(isa, 0, &sums) != right);
-            }
-        }
-    }
-    assert_eq!(rejected, altered);
-    println!("{altered} altered products, {rejected} rejected, {:.1} s", started.elapsed().as_secs_f64());
-}
-
-fn large() -> Arc<Model> {
-    let started = Instant::now();
-    let model = Arc::new(Model::random(Shape::llama_1_24b(), Activations::A8, 1));
-    println!("random model of 1.24 billion parameters made in {:.0} s", started.elapsed().as_secs_f64());
-    model
-}
-
-fn long_settings(tokens_max: u64) -> Settings {
-    Settings { tokens_max, temperature: 0.8, ..settings() }
-}
-
-fn two_threads() -> How {
-    How { threads: 2, chunk: 256, ..How::plain() }
-}
-
-fn light(prompt_tokens: u32, answer_tokens: u64) {
-    let (model, isa, threads) = (large(), Isa::best(), 2);
-    let settings = long_settings(answer_tokens);
-    let prompt = prompt(prompt_tokens);
-    let answered = answer(&model, None, &prompt, &settings, two_threads());
-    let bundle = Case::new(&model, None, &prompt, &settings, &answered).sign();
-    let positions = bundle.opening.leaves.len();
-    let started = Instant::now();
-    let (key, frame) = Key::secret(&model, [9; 32], isa, threads).unwrap();
-    let weights = model.weights.bytes() as f64;
-    let (key_bytes, frame_bytes) = (key.to_bytes().len() as f64, frame.to_bytes().len() as f64);
-    println!("key made in {:.1} s", started.elapsed().as_secs_f64());
-    println!(
-        "weights {:.0} MB, key {:.2} MB = {:.3} %, frame {:.2} MB = {:.3} %",
-        weights / 1e6,
-        key_bytes / 1e6,
-        100.0 * key_bytes / weights,
-        frame_bytes / 1e6,
-        100.0 * frame_bytes / weights
-    );
-    let started = Instant::now();
-    let run = Run { model: model.clone(), adapter: None, isa, threads };
-    let opening = prove(&run, &bundle, 0..positions).unwrap();
-    let (sums, _) = opening.weight_bytes();
-    println!(
-        "opened {positions} positions in {:.1} s, {:.2} MB each",
-        started.elapsed().as_secs_f64(),
-        sums as f64 / positions as f64 / 1e6
-    );
-    let config = || ReplayConfig::new(isa, threads);
-    for _ in 0..3 {
-        let verdict = replay(&bundle, model.clone(), None, config()).unwrap();
-        let Verdict::Equal { seconds: replayed, .. } = verdict else { panic!("{verdict}") };
-        let started = Instant::now();
-        let verdict = check(&bundle, &opening, &key, &frame, None, LightConfig { isa, threads }).unwrap();
-        let checked = started.elapsed().as_secs_f64();
-        assert!(verdict.holds(), "{verdict}");
-        let each = |seconds: f64| 1e3 * seconds / positions as f64;
-        println!(
-            "replay {:.2} ms a token, light check {:.2} ms a token: 1/{:.1}",
-            each(replayed),
-            each(checked),
-            replayed / checked
-        );
-    }
-    drop(run);
-    drop(model);
-    println!("resident without the weights, opening of {:.0} MB included: {:.0} MB", sums as f64 / 1e6, resident_mb());
-}
-
-fn replaying(prompt_tokens: u32, answer_tokens: u64) {
-    let model = large();
-    let settings = long_settings(answer_tokens);
-    for companions in [0, 15] {
-        let started = Instant::now();
-        let how = How { companions, ..two_threads() };
-        let answered = answer(&model, None, &prompt(prompt_tokens), &settings, how);
-        let generated = started.elapsed().as_secs_f64();
-        let bundle = Case::new(&model, None, &prompt(prompt_tokens), &settings, &answered).sign();
-        let verdict = replay(&bundle, model.clone(), None, ReplayConfig::new(Isa::best(), 2)).unwrap();
-        let Verdict::Equal { positions, seconds } = verdict else { panic!("{verdict}") };
-        let tokens = f64::from(prompt_tokens) + answer_tokens as f64;
-        let streams = companions as f64 + 1.0;
-        println!(
-            "batch {streams:2}: generated {:.0} tokens/s of answers in all (prompt included), audited {:.0} positions/s, {positions} positions",
-            answer_tokens as f64 * streams / generated,
-            tokens / seconds
-        );
-    }
-}
-
-fn resident_mb() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0) / 1e3
 }
