@@ -15,12 +15,21 @@ pub(crate) struct Received {
     _share: OwnedSemaphorePermit,
 }
 
-/// Reads the body of a request.
+/// Reads the body of a request, JSON.
 pub(crate) async fn receive(app: &App, request: Request<Body>) -> Result<Received, ApiError> {
-    if !is_json(request.headers()) {
-        return Err(ApiError::not_json());
+    receive_kind(app, request, "application/json", app.limits.body_bytes_max).await
+}
+
+/// Reads a body of this content type.
+pub(crate) async fn receive_kind(
+    app: &App,
+    request: Request<Body>,
+    kind: &str,
+    bytes_max: usize,
+) -> Result<Received, ApiError> {
+    if !is_of(request.headers(), kind) {
+        return Err(ApiError::other_kind(kind));
     }
-    let bytes_max = app.limits.body_bytes_max;
     let announced = announced_bytes(request.headers());
     let receive = async {
         let share = share(app, announced.unwrap_or(bytes_max).min(bytes_max)).await?;
@@ -30,11 +39,10 @@ pub(crate) async fn receive(app: &App, request: Request<Body>) -> Result<Receive
     timeout(app.limits.body_deadline, receive).await.unwrap_or_else(|_| Err(ApiError::slow_body()))
 }
 
-/// Web pages of others may send forms and plain text to any server, but not JSON without being asked.
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    kind.eq_ignore_ascii_case("application/json")
+/// Web pages of others may send forms and plain text to any server, but not JSON or our own kinds without being asked.
+fn is_of(headers: &HeaderMap, kind: &str) -> bool {
+    let found = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    found.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind)
 }
 
 fn announced_bytes(headers: &HeaderMap) -> Option<usize> {

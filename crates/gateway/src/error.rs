@@ -72,9 +72,14 @@ impl ApiError {
         ApiError { code: Some("request_too_large"), ..ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message) }
     }
 
-    /// The body is not announced as JSON.
-    pub(crate) fn not_json() -> ApiError {
-        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the header 'content-type: application/json'")
+    /// The body is not announced as what it has to be.
+    pub(crate) fn other_kind(kind: &str) -> ApiError {
+        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("send the header 'content-type: {kind}'"))
+    }
+
+    /// What is asked contradicts what was done before.
+    pub(crate) fn conflict(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::CONFLICT, message)
     }
 
     /// The client was too slow to say what it wants.

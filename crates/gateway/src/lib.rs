@@ -41,6 +41,7 @@ mod charge;
 mod chat;
 mod completions;
 mod connections;
+mod countersigned;
 mod device_time;
 mod dialect;
 mod draft;
@@ -78,6 +79,8 @@ mod unsupported;
 
 #[cfg(test)]
 mod calls_tests;
+#[cfg(test)]
+mod cost_tests;
 
 pub use billing::{Billing, Target};
 pub use connections::serve;

@@ -34,8 +34,7 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     let format = wanted(&uri, &headers)?;
     let ticket = Ticket::parse(&id).ok_or_else(nothing)?;
-    let token = headers.get(AUDIT_HEADER).and_then(|token| hex::decode(token.to_str().ok()?));
-    let found = tokio::task::spawn_blocking(move || find(&app, &ticket, token.as_ref(), format)).await;
+    let found = tokio::task::spawn_blocking(move || find(&app, &ticket, &headers, format)).await;
     let (bytes, kind) = found.map_err(|error| unreadable(&error))??;
     let mut response = Response::new(Body::from(bytes));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -44,11 +43,11 @@ pub(crate) async fn get(
     Ok(response)
 }
 
-fn nothing() -> ApiError {
+pub(crate) fn nothing() -> ApiError {
     ApiError { param: Some("id".to_owned()), ..ApiError::not_found("There is no receipt with this id.") }
 }
 
-fn unreadable(error: &impl std::fmt::Display) -> ApiError {
+pub(crate) fn unreadable(error: &impl std::fmt::Display) -> ApiError {
     ApiError::server(format!("the receipt could not be read: {error}"))
 }
 
@@ -65,28 +64,39 @@ fn wanted(uri: &Uri, headers: &HeaderMap) -> Result<Format, ApiError> {
     Ok(if json { Format::Json } else { Format::Cbor })
 }
 
-/// Bytes and content type of what ticket and token open.
-fn find(
-    app: &App,
-    ticket: &Ticket,
-    token: Option<&[u8; 32]>,
-    format: Format,
-) -> Result<(Vec<u8>, &'static str), ApiError> {
+/// A receipt, its bytes and its place in the log.
+fn logged(app: &App, ticket: &Ticket) -> Result<(Receipt, Vec<u8>, u64), ApiError> {
     let found = app.recorder.receipt(&ticket.name).map_err(|error| unreadable(&error))?;
     let (bytes, index) = found.ok_or_else(nothing)?;
     // Other entries of the log have names too, but are no receipts.
-    let receipt = Receipt::parse(&bytes).map_err(|_| nothing())?;
+    Ok((Receipt::parse(&bytes).map_err(|_| nothing())?, bytes, index))
+}
+
+/// Whether who asks may see what is not public: with the id's key, or the token of auditors.
+fn may_open(app: &App, receipt: &Receipt, ticket: &Ticket, headers: &HeaderMap) -> Result<bool, ApiError> {
+    let token = headers.get(AUDIT_HEADER).and_then(|token| hex::decode(token.to_str().ok()?));
+    match (&ticket.key, token) {
+        (Some(key), _) if app.recorder.opens(key, &receipt.hash) => Ok(true),
+        (Some(_), _) => Err(nothing()),
+        (None, Some(token)) => Ok(app.recorder.is_auditor(&token)),
+        (None, None) => Ok(false),
+    }
+}
+
+/// A receipt and its bytes, for those alone who may open it.
+pub(crate) fn opened(app: &App, ticket: &Ticket, headers: &HeaderMap) -> Result<(Receipt, Vec<u8>), ApiError> {
+    let (receipt, bytes, _) = logged(app, ticket)?;
+    if may_open(app, &receipt, ticket, headers)? { Ok((receipt, bytes)) } else { Err(nothing()) }
+}
+
+/// Bytes and content type of what ticket and token open.
+fn find(app: &App, ticket: &Ticket, headers: &HeaderMap, format: Format) -> Result<(Vec<u8>, &'static str), ApiError> {
+    let (receipt, bytes, index) = logged(app, ticket)?;
     if format == Format::Proof {
         let proof = app.recorder.log().prove(index).map_err(|error| unreadable(&error))?;
         return Ok((proof.to_string().into_bytes(), "text/plain; charset=utf-8"));
     }
-    let opened = match (&ticket.key, token) {
-        (Some(key), _) if app.recorder.opens(key, &receipt.hash) => true,
-        (Some(_), _) => return Err(nothing()),
-        (None, Some(token)) => app.recorder.is_auditor(token),
-        (None, None) => false,
-    };
-    let bundle = if opened { Some(opening(app, &receipt, ticket)?) } else { None };
+    let bundle = if may_open(app, &receipt, ticket, headers)? { Some(opening(app, &receipt, ticket)?) } else { None };
     if format == Format::Json {
         let json = to_json(&receipt, &bytes, index, bundle.as_ref());
         return Ok((json.to_string().into_bytes(), "application/json"));

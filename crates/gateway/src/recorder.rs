@@ -6,6 +6,7 @@
 //! in the log; an answer hears of its receipt when both are.
 
 use crate::app::now_seconds;
+use crate::countersigned::Countersigned;
 use crate::draft::{Draft, Link};
 use crate::folder::Folder;
 use crate::identity;
@@ -58,6 +59,7 @@ pub(crate) struct Recorder {
     log: Arc<Log>,
     openings: Arc<Openings>,
     numbers: Arc<Numbers>,
+    countersigned: Countersigned,
     /// What clients' keys are made from.
     secret: [u8; 32],
     /// What opens every bundle, for auditors.
@@ -96,6 +98,7 @@ impl Recorder {
         let audit_token = identity::load_or_create(&folder, identity::AUDIT)?;
 
         let next = Link { opening_seconds: window_seconds, ..last_receipt(&log)? };
+        let countersigned = Countersigned::open(&folder);
         let folder = Arc::new(folder);
         let (log, numbers) = abort_what_is_open(Arc::new(log), &folder, &key)?;
         let (jobs, inbox) = mpsc::channel(QUEUE_MAX);
@@ -116,7 +119,20 @@ impl Recorder {
         let thread = std::thread::Builder::new().name("lockstep-receipts".to_owned()).spawn(move || writer.run(inbox));
         let thread = Mutex::new(Some(thread.map_err(StartError::file(&path))?));
         let jobs = Some(jobs);
-        Ok(Recorder { jobs, log, openings, numbers, secret, audit_token, node, count, well, thread, _folder: folder })
+        Ok(Recorder {
+            jobs,
+            log,
+            openings,
+            numbers,
+            countersigned,
+            secret,
+            audit_token,
+            node,
+            count,
+            well,
+            thread,
+            _folder: folder,
+        })
     }
 
     /// The node's public key.
@@ -132,6 +148,11 @@ impl Recorder {
     /// The log of receipts.
     pub(crate) fn log(&self) -> &Arc<Log> {
         &self.log
+    }
+
+    /// What clients signed for.
+    pub(crate) fn countersigned(&self) -> &Countersigned {
+        &self.countersigned
     }
 
     /// Whether the last receipts could be kept.

@@ -9,7 +9,7 @@ use crate::error::ApiError;
 use crate::keys::Caller;
 use crate::order::{Endpoint, Order};
 use crate::shape::Shape;
-use crate::{adapters, hex, log, metrics, models, receipts, stream};
+use crate::{adapters, countersigned, hex, log, metrics, models, receipts, stream};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -41,6 +41,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         // Names may have slashes.
         .route("/v1/models/{*id}", get(models::get))
         .route("/v1/receipts/{id}", get(receipts::get))
+        .route("/v1/receipts/{id}/countersignature", get(countersigned::get).post(countersigned::post))
         .route("/v1/log/{*path}", get(log::get))
         .route("/v1/prices", get(prices))
         .route("/v1/load_lora_adapter", post(adapters::load))

@@ -29,6 +29,11 @@ impl Ticket {
         }
     }
 
+    /// The same without its key.
+    pub(crate) fn public(self) -> Ticket {
+        Ticket { key: None, ..self }
+    }
+
     /// The id a client sees.
     pub(crate) fn id(&self) -> String {
         let name = hex::encode(&self.name);

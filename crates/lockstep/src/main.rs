@@ -3,6 +3,7 @@
 mod audit_range;
 mod bench;
 mod books;
+mod countersign;
 mod demo;
 mod device;
 mod dispute;
@@ -47,6 +48,8 @@ enum Command {
     Up(Box<up::UpArgs>),
     /// Replay an answer and say whether its receipt is true. Exit code 0: equal; 1: not, or an error.
     Verify(verify::VerifyArgs),
+    /// Sign, as a client, that you got an answer: neither side can deny it then.
+    Countersign(countersign::CountersignArgs),
     /// Check a node's log of receipts, prove what is in it, serve a copy of it.
     Log(log::LogArgs),
     /// Witness logs: sign their heads as long as each continues the one before.
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(args) => up::run(&args).map(|()| true),
         Command::Verify(args) => verify::run(&args),
+        Command::Countersign(args) => countersign::run(&args).map(|()| true),
         Command::Audit(args) => audit_range::run(&args),
         Command::Load(args) => load::run(&args).map(|()| true),
         Command::Plan(args) => plan::run(&args).map(|()| true),

@@ -1,17 +1,19 @@
 //! `lockstep verify`: replays an answer and says whether its receipt is true.
 
+use crate::countersign;
 use crate::demo;
 use crate::failure::{Failure, io};
 use crate::log::{committed, included};
 use crate::progress::count_bar;
 use crate::remote::{Place, agent, fetch};
+use crate::score::hex;
 use crate::source::{ModelArgs, named_adapter};
 use crate::subject::SubjectArgs;
 use audit::{Progress, ReplayConfig, Verdict, replay};
 use clap::Args;
 use exact::Activations;
 use model::Adapter;
-use receipt::{Bundle, Receipt};
+use receipt::{Bundle, Countersignature, Receipt};
 use std::io::Read;
 use std::path::PathBuf;
 use tlog::{Proof, Reader, VerifierKey, leaf_hash};
@@ -36,6 +38,9 @@ pub(crate) struct VerifyArgs {
     /// A witness whose signature the log's head must carry (name+hash+key). May be given many times.
     #[arg(long = "witness", value_name = "KEY")]
     witnesses: Vec<VerifierKey>,
+    /// The client's countersignature. Default: the file beside the receipt that `lockstep countersign` makes, if it is there.
+    #[arg(long, value_name = "FILE")]
+    countersignature: Option<PathBuf>,
     /// Open the answer and check it without the levels of the weights, in one process: see light-check.
     #[arg(long, conflicts_with_all = ["proof", "log"])]
     light: bool,
@@ -61,6 +66,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<bool, Failure> {
     let receipt = receipt::Receipt::parse(&bundle.receipt)
         .map_err(|error| Failure(format!("{}: {error}", args.receipt.display())))?;
     let logged = logged(args, &bundle, &receipt);
+    let countersigned = countersigned(args, &receipt);
     let claims = receipt.claims;
     // The receipt says in which mode the answer was computed; its digest says whether that is true.
     let mut model = args.model.clone();
@@ -89,13 +95,18 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<bool, Failure> {
     config.progress = Some(&mut show);
     let verdict = replay(&bundle, base.model.clone(), adapter, config).map_err(|error| Failure(error.to_string()))?;
     bar.finish_and_clear();
-    let in_log = logged.iter().all(Result::is_ok);
+    let as_shown = logged.iter().all(Result::is_ok) && countersigned.iter().all(Result::is_ok);
     if args.json {
         let mut verdict = serde_json::to_value(&verdict)?;
         verdict["log"] = match &logged {
             None => serde_json::Value::Null,
             Some(Ok(words)) => serde_json::json!({"included": true, "what": words}),
             Some(Err(failure)) => serde_json::json!({"included": false, "what": failure.to_string()}),
+        };
+        verdict["countersignature"] = match &countersigned {
+            None => serde_json::Value::Null,
+            Some(Ok(found)) => serde_json::json!({"client": hex(&found.client), "time_seconds": found.time_seconds}),
+            Some(Err(failure)) => serde_json::json!({"error": failure.to_string()}),
         };
         println!("{verdict}");
     } else {
@@ -105,8 +116,22 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<bool, Failure> {
             Some(Ok(words)) => println!("logged: {words}"),
             Some(Err(failure)) => println!("not shown to be logged: {failure}"),
         }
+        match &countersigned {
+            None => {}
+            Some(Ok(found)) => {
+                println!("countersigned: by {}, {} s since 1970", hex(&found.client), found.time_seconds)
+            }
+            Some(Err(failure)) => println!("not countersigned: {failure}"),
+        }
     }
-    Ok(matches!(verdict, Verdict::Equal { .. }) && in_log)
+    Ok(matches!(verdict, Verdict::Equal { .. }) && as_shown)
+}
+
+/// What the client signed; nothing if there is no countersignature.
+fn countersigned(args: &VerifyArgs, receipt: &Receipt) -> Option<Result<Countersignature, Failure>> {
+    let beside = countersign::beside(&args.receipt);
+    let path = args.countersignature.clone().or_else(|| beside.exists().then_some(beside))?;
+    Some(countersign::read(&path, receipt))
 }
 
 /// Whether the receipt is in its node's log, and its seed's secret was committed to; nothing if that was not asked.
