@@ -129,8 +129,8 @@ fn weight_row_body(x: &[f32], q: &mut [i8]) -> Result<f32, NotFinite> {
     }
     let errors = match x.len() {
         ..=16 => errors_of_short::<16>(x, a),
-        ..=32 => errors_of_short::<32>(x, a),
-        ..=64 => errors_of_short::<64>(x, a),
+        17..=32 => errors_of_short::<32>(x, a),
+        33..=64 => errors_of_short::<64>(x, a),
         _ => errors_of_long(x, a),
     };
     let mut best = 0;

@@ -67,7 +67,7 @@ impl Billing {
     /// Publishes the prices, and opens the accounts of those who pay: each may spend its budget beyond what it has paid in.
     pub(crate) async fn open(&self, keys: &[(String, Micros)]) -> Result<(), StartError> {
         if let Some(prices) = &self.prices {
-            let _ = prices;
+            self.ledger.publish(prices).await?;
         }
         let anonymous = [(ANONYMOUS.to_owned(), Micros::ZERO)];
         for (name, budget) in keys.iter().chain(&anonymous) {

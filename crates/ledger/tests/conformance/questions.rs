@@ -1,6 +1,6 @@
 //! Questions to the books.
 
-use crate::support::{BEGIN, HOUR, Place, account, ada, hold, settlement};
+use crate::support::{BEGIN, HOUR, Place, ada, hold, settlement};
 use ledger::{Kind, Micros};
 
 pub(crate) async fn questions_are_answered_by_page(place: Place) {
