@@ -3,6 +3,7 @@
 use super::arrivals::{Arrival, Dice};
 use crate::failure::Failure;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ pub(crate) struct Client {
     pub(crate) agent: ureq::Agent,
     /// Ends with /v1.
     pub(crate) url: String,
+    /// Servers that some models are asked for at instead.
+    pub(crate) routes: BTreeMap<String, String>,
     pub(crate) key: Option<String>,
     pub(crate) ignore_end: bool,
 }
@@ -82,7 +85,8 @@ impl Client {
         if self.ignore_end {
             body["ignore_eos"] = json!(true);
         }
-        let request = self.agent.post(format!("{}/chat/completions", self.url));
+        let url = self.routes.get(&arrival.model).unwrap_or(&self.url);
+        let request = self.agent.post(format!("{url}/chat/completions"));
         let request = match &self.key {
             Some(key) => request.header("authorization", format!("Bearer {key}")),
             None => request,

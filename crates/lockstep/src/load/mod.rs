@@ -24,6 +24,9 @@ pub(crate) struct LoadArgs {
     /// The server's address, with the API's path.
     #[arg(long, default_value = "http://127.0.0.1:8000/v1", value_name = "URL")]
     url: String,
+    /// Ask another server for one model: to compare separate deployments with a shared one. May be given many times.
+    #[arg(long = "route", value_name = "NAME=URL", value_parser = route)]
+    routes: Vec<(String, String)>,
     /// Key to send.
     #[arg(long, env = "LOCKSTEP_API_KEY", hide_env_values = true, value_name = "KEY")]
     key: Option<String>,
@@ -52,6 +55,11 @@ pub(crate) struct LoadArgs {
     json: bool,
 }
 
+fn route(text: &str) -> Result<(String, String), String> {
+    let (name, url) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=URL"))?;
+    Ok((name.to_owned(), url.trim_end_matches('/').to_owned()))
+}
+
 /// Sends the traffic and prints what came of it.
 pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
     let device = args.device.as_deref().map(Device::find).transpose()?;
@@ -62,7 +70,8 @@ pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
         .max_idle_connections_per_host(usize::from(args.at_once))
         .build();
     let url = args.url.trim_end_matches('/').to_owned();
-    let client = Client { agent: config.into(), url, key: args.key.clone(), ignore_end: args.ignore_eos };
+    let routes = args.routes.iter().cloned().collect();
+    let client = Client { agent: config.into(), url, routes, key: args.key.clone(), ignore_end: args.ignore_eos };
     let models = if args.models.is_empty() { client.models()? } else { args.models.clone() };
     let arrivals = args.traffic.arrivals(&models)?;
     let started = Instant::now();
