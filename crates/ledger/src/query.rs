@@ -12,7 +12,7 @@ use crate::rows::{
 use crate::sql::Type::{Int, Text};
 use crate::sql::{Row, Type, Value};
 use crate::status::Health;
-use crate::store::{LINES_MAX, account, int, text};
+use crate::store::{LINES_MAX, account, int, mature_before, text};
 
 /// Rows of one page, at most.
 pub const PAGE_MAX: u32 = 1000;
@@ -169,7 +169,7 @@ impl Ledger {
     pub async fn payable(&self, id: &AccountId) -> Result<Micros, LedgerError> {
         let immature = Question {
             text: crate::schema::IMMATURE,
-            values: vec![id.as_str().into(), (self.now() - self.audit_window()).into()],
+            values: vec![id.as_str().into(), mature_before(self.now(), self.audit_window()).into()],
             types: &[Int],
         };
         let sql = "SELECT balance - held - floor FROM accounts WHERE id = $1";

@@ -24,8 +24,15 @@ pub(crate) async fn run(jobs: mpsc::WeakSender<Job>, asks: mpsc::WeakSender<Ask>
     loop {
         sleep(pause).await;
         let (Some(jobs), Some(asks)) = (jobs.upgrade(), asks.upgrade()) else { return };
-        if let Err(error) = expire(&jobs, &asks, clock.now()).await {
-            tracing::warn!("holds whose time is over: {error}");
+        loop {
+            match expire(&jobs, &asks, clock.now()).await {
+                Ok(count) if count == EXPIRE_MAX as usize => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!("holds whose time is over: {error}");
+                    break;
+                }
+            }
         }
         if let Err(error) = check(&asks, clock.now(), Extent::New).await {
             tracing::warn!("checking the books: {error}");

@@ -8,7 +8,7 @@ use crate::money::Micros;
 use crate::operation::{Done, Kind, Operation, Outcome, Time};
 use crate::rules::apply;
 use crate::schema;
-use crate::slice::{Account, Changes, Known, Needs, OpenHold, Slice, Transaction};
+use crate::slice::{Account, Changes, HOUR, Known, Needs, OpenHold, Slice, Transaction};
 use crate::sql::{Connection, Row, Type, Value};
 use std::collections::BTreeSet;
 
@@ -116,7 +116,7 @@ async fn read(
     }
     read_accounts(connection, &mut slice, &needs.accounts).await?;
     for account in needs.earners {
-        let values = [account.as_str().into(), (now - audit_window).into()];
+        let values = [account.as_str().into(), mature_before(now, audit_window).into()];
         let rows = connection.query(schema::IMMATURE, &values, &[INT]).await?;
         let sum = rows.first().and_then(|row| int(&row[0])).unwrap_or_default();
         slice.immature.insert(account, Micros(sum));
@@ -130,6 +130,11 @@ pub(crate) async fn postings(connection: &mut Connection, number: i64) -> Result
     let rows = connection.query(schema::POSTINGS_OF, &range, &[TEXT, INT]).await?;
     let line = |row: &Row| Some((account(&row[0])?, Micros(int(&row[1])?)));
     rows.iter().map(|row| line(row).ok_or_else(|| damaged("postings", row))).collect()
+}
+
+/// Earnings of an hour are immature if it begins after this: its last moment must be older than the audit window.
+pub(crate) fn mature_before(now: Time, audit_window: Time) -> Time {
+    now.saturating_sub(audit_window).saturating_sub(HOUR)
 }
 
 async fn read_accounts(

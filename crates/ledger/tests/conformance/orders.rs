@@ -7,6 +7,8 @@ use ledger::{AccountId, Micros, Refusal, Time, What};
 pub(crate) async fn payouts_wait_for_the_audit_window(place: Place) {
     let ledger = place.open().await;
     let operator = AccountId::operator("n1").unwrap();
+    // Late in an hour: what is earned then waits as long as what was earned at its beginning.
+    place.pass(HOUR * 3 / 4);
     ledger.deposit("d1", &ada(), Micros(1_000)).await.unwrap();
     ledger.hold(hold("r1", 1_000)).await.unwrap();
     ledger.settle(settlement("r1", 1_000)).await.unwrap();
@@ -14,6 +16,8 @@ pub(crate) async fn payouts_wait_for_the_audit_window(place: Place) {
         |payable| Refusal::Immature { account: account("operator:n1"), payable: Micros(payable), wanted: Micros(700) };
     assert_eq!(refusal(ledger.payout("p1", &operator, Micros(700)).await.unwrap_err()), immature(0));
     place.pass(47 * HOUR);
+    assert_eq!(refusal(ledger.payout("p1", &operator, Micros(700)).await.unwrap_err()), immature(0));
+    place.pass(HOUR - 60_000_000);
     assert_eq!(refusal(ledger.payout("p1", &operator, Micros(700)).await.unwrap_err()), immature(0));
     // What comes in between waits by itself.
     ledger.hold(ledger::Hold { expires_at: Time::MAX, ..hold("r2", 0) }).await.unwrap();
