@@ -14,6 +14,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Request, header};
 use axum::response::Response;
+use engine::AdapterHandle;
 use serde_json::json;
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -28,6 +29,17 @@ pub(crate) async fn load(State(app): State<Arc<App>>, request: Request<Body>) ->
     let path = fields.required("lora_path", path)?;
     let replace = fields.boolean("load_inplace")?;
     fields.finish()?;
+    let handle = load_from(&app, name, path, replace).await?;
+    Ok(json_response(&describe(&app, handle.name(), Some(&handle))))
+}
+
+/// Loads an adapter from inside the folders that are allowed, one at a time.
+pub(crate) async fn load_from(
+    app: &App,
+    name: String,
+    path: String,
+    replace: bool,
+) -> Result<Arc<AdapterHandle>, ApiError> {
     if name == app.base_name {
         return Err(ApiError::invalid("lora_name", "the base model has this name: choose another"));
     }
@@ -40,8 +52,7 @@ pub(crate) async fn load(State(app): State<Arc<App>>, request: Request<Body>) ->
         loaded
     });
     let loaded = loaded.await.map_err(|error| ApiError::server(format!("loading broke off: {error}")))?;
-    let handle = loaded.map_err(|error| ApiError::adapter(&error))?;
-    Ok(json_response(&describe(&app, handle.name(), Some(&handle))))
+    loaded.map_err(|error| ApiError::adapter(&error))
 }
 
 pub(crate) async fn unload(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Response, ApiError> {
@@ -53,8 +64,13 @@ pub(crate) async fn unload(State(app): State<Arc<App>>, request: Request<Body>) 
     // vLLM's other way to say which; names are enough.
     fields.take("lora_int_id");
     fields.finish()?;
-    app.engine.unload_adapter(&name).map_err(|error| ApiError::adapter(&error))?;
+    unload_named(&app, &name)?;
     Ok(json_response(&json!({"id": name, "object": "model", "deleted": true})))
+}
+
+/// Forgets an adapter.
+pub(crate) fn unload_named(app: &App, name: &str) -> Result<(), ApiError> {
+    app.engine.unload_adapter(name).map_err(|error| ApiError::adapter(&error))
 }
 
 fn check_key(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {

@@ -1,6 +1,7 @@
 //! What all requests share.
 
 use crate::billing::Billing;
+use crate::dashboard::Dashboard;
 use crate::device_time::DeviceTime;
 use crate::draft::{Base, Question};
 use crate::error::ApiError;
@@ -30,6 +31,7 @@ pub(crate) struct App {
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
     pub(crate) device_time: DeviceTime,
+    pub(crate) dashboard: Dashboard,
     pub(crate) keys: Keys,
     pub(crate) paces: Paces,
     /// Who is charged for what; without it nobody is.

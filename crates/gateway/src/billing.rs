@@ -106,6 +106,11 @@ impl Billing {
         cost.and_then(Result::ok).unwrap_or(Micros::ZERO).min(held)
     }
 
+    /// What a model costs, if anything does.
+    pub(crate) fn price(&self, model: &str) -> Option<&ledger::Price> {
+        self.prices.as_ref().map(|prices| prices.of(model))
+    }
+
     pub(crate) fn split(&self, model: &str) -> Split {
         self.splits.get(model).cloned().unwrap_or_else(Split::standard)
     }

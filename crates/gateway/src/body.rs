@@ -15,6 +15,14 @@ pub(crate) struct Received {
     _share: OwnedSemaphorePermit,
 }
 
+impl Received {
+    /// A body that was made here.
+    pub(crate) async fn made(app: &App, bytes: Vec<u8>) -> Result<Received, ApiError> {
+        let share = share(app, bytes.len()).await?;
+        Ok(Received { bytes, _share: share })
+    }
+}
+
 /// Reads the body of a request, JSON.
 pub(crate) async fn receive(app: &App, request: Request<Body>) -> Result<Received, ApiError> {
     receive_kind(app, request, "application/json", app.limits.body_bytes_max).await

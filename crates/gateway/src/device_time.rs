@@ -61,6 +61,7 @@ impl DeviceTime {
             adapters: changed(&adapters, &state.adapters),
         };
         state.journal.append(&record)?;
+        app.dashboard.sums.add_record(&record);
         (state.until, state.counters, state.base, state.adapters) = (record.to, counters, base, adapters);
         Ok(())
     }

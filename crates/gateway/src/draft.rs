@@ -36,6 +36,11 @@ impl Base {
         }
     }
 
+    /// The activation mode.
+    pub(crate) fn activations(&self) -> Activations {
+        self.activations
+    }
+
     /// The same, with the price list that applies.
     pub(crate) fn priced(self, price: u32) -> Base {
         Base { price, ..self }

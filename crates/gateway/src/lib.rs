@@ -15,6 +15,7 @@
 //! | `GET /metrics` | what is measured, for Prometheus |
 //! | `GET /health` | whether the server is well, and how full |
 //! | `GET /` | this, for people |
+//! | `GET /dashboard` | pages to see it, try it, and catch a cheat |
 //!
 //! # Receipts
 //! An answer's receipt is numbered, chained to the one before, signed, and durable in the log before the client gets the
@@ -42,6 +43,7 @@ mod chat;
 mod completions;
 mod connections;
 mod countersigned;
+mod dashboard;
 mod device_time;
 mod dialect;
 mod draft;

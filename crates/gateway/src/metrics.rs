@@ -116,6 +116,19 @@ impl Metrics {
         self.aborted.fetch_add(1, Relaxed);
     }
 
+    /// How requests ended, in words.
+    pub(crate) fn outcomes(&self) -> [(&'static str, u64); 6] {
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        [
+            ("answers that stopped by themselves", count(&self.stopped)),
+            ("answers that reached the length asked for", count(&self.at_length)),
+            ("answers broken off by their clients", count(&self.aborted)),
+            ("requests refused as wrong or not allowed (4xx)", count(&self.refused)),
+            ("requests refused because too much was asked for at once (429)", count(&self.busy)),
+            ("requests that failed here (5xx)", count(&self.failed)),
+        ]
+    }
+
     /// A request was answered with an error.
     pub(crate) fn error(&self, status: u16) {
         let counter = match status {

@@ -108,7 +108,7 @@ fn find(app: &App, ticket: &Ticket, headers: &HeaderMap, format: Format) -> Resu
 }
 
 /// The bundle of a receipt, for as long as the node owes it.
-fn opening(app: &App, receipt: &Receipt, ticket: &Ticket) -> Result<Bundle, ApiError> {
+pub(crate) fn opening(app: &App, receipt: &Receipt, ticket: &Ticket) -> Result<Bundle, ApiError> {
     let until = receipt.claims.time_seconds.saturating_add(receipt.claims.opening_seconds.into());
     if now_seconds() > until {
         let message =

@@ -197,6 +197,11 @@ impl Recorder {
         self.openings.sweep(now_seconds())
     }
 
+    /// What the client of the answer with this receipt was told.
+    pub(crate) fn ticket(&self, hash: &Hash) -> Ticket {
+        Ticket::new(hash, opening_key(&self.secret, hash))
+    }
+
     /// Whether the key opens the bundle of a receipt with this hash.
     pub(crate) fn opens(&self, key: &[u8; 16], hash: &Hash) -> bool {
         same(&opening_key(&self.secret, hash), key)

@@ -39,7 +39,8 @@ pub async fn report(
     Ok(Report::new(period, device, &records, answers))
 }
 
-fn answer(entry: &Entry, stands: &impl Fn(&str) -> bool) -> Option<(String, Standing, Work)> {
+/// Model, standing and work of a settlement.
+pub(crate) fn answer(entry: &Entry, stands: &impl Fn(&str) -> bool) -> Option<(String, Standing, Work)> {
     let settled = entry.settled.as_ref()?;
     let standing = match (settled.outcome, entry.reference.as_deref()) {
         (Outcome::Failed, _) => Standing::Failed,

@@ -9,7 +9,7 @@ use crate::error::ApiError;
 use crate::keys::Caller;
 use crate::order::{Endpoint, Order};
 use crate::shape::Shape;
-use crate::{adapters, countersigned, hex, log, metrics, models, receipts, stream};
+use crate::{adapters, countersigned, dashboard, hex, log, metrics, models, receipts, stream};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -46,6 +46,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/prices", get(prices))
         .route("/v1/load_lora_adapter", post(adapters::load))
         .route("/v1/unload_lora_adapter", post(adapters::unload))
+        .merge(dashboard::router(app.clone()))
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), guard))
@@ -87,10 +88,21 @@ pub(crate) fn json_response(value: &Value) -> Response {
 
 async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> Result<Response, ApiError> {
     let started = Instant::now();
-    let deadline = started + app.limits.answer_deadline;
     let caller = request.extensions().get::<Caller>().cloned().unwrap_or(Caller(None));
-    let tenant = tenant(&caller);
     let received = body::receive(&app, request).await?;
+    answer(app, endpoint, caller, received, started).await
+}
+
+/// Answers a request whose body is here, on behalf of `caller`.
+pub(crate) async fn answer(
+    app: Arc<App>,
+    endpoint: Endpoint,
+    caller: Caller,
+    received: body::Received,
+    started: Instant,
+) -> Result<Response, ApiError> {
+    let tenant = tenant(&caller);
+    let deadline = started + app.limits.answer_deadline;
     let order = timeout_at(deadline, read(&app, endpoint, received)).await;
     let mut order = order.map_err(|_| ApiError::deadline(app.limits.answer_deadline.as_secs()))??;
     for question in &mut order.questions {
@@ -204,7 +216,13 @@ async fn read(app: &Arc<App>, endpoint: Endpoint, received: body::Received) -> R
     read.await.map_err(|error| ApiError::server(format!("the request could not be read: {error}")))?
 }
 
-async fn welcome(State(app): State<Arc<App>>) -> String {
+async fn welcome(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let text = welcome_text(&app);
+    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accepted.contains("text/html") { dashboard::welcome(&text) } else { text.into_response() }
+}
+
+fn welcome_text(app: &App) -> String {
     format!(
         "Lockstep serves {} and {} adapters on it. Every answer carries a signed receipt.\n\n\
          Point an OpenAI client at /v1 on this address, with any API key:\n\
@@ -213,6 +231,7 @@ async fn welcome(State(app): State<Arc<App>>) -> String {
          \x20 POST /v1/completions         plain text\n\
          \x20 GET  /v1/receipts/ID         the receipt of an answer and what opens it (?format=json to read it)\n\
          \x20 GET  /v1/log/checkpoint       the newest head of the log of receipts, and its tiles beside it\n\
+         \x20 GET  /dashboard              pages to see it, try it, and catch a cheat\n\
          \x20 GET  /metrics                what it measures, for Prometheus\n\
          \x20 GET  /health                 whether this server is well, and how full\n",
         app.base_name,

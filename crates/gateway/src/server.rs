@@ -3,6 +3,7 @@
 use crate::app::{App, now_seconds};
 use crate::billing::Billing;
 use crate::connections;
+use crate::dashboard::Dashboard;
 use crate::device_time::{self, DeviceTime};
 use crate::draft::Base;
 use crate::folder::Folder;
@@ -16,6 +17,7 @@ use crate::start::StartError;
 use engine::Engine;
 use ledger::AccountId;
 use model::Adapter;
+use returns::Device;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
@@ -114,6 +116,7 @@ impl Server {
         }
         let recorder = Recorder::start(Folder::open(&config.folder)?, config.limits.window_seconds())?;
         let device_time = DeviceTime::open(&config.folder.join("device"), &engine)?;
+        let dashboard = Dashboard::new(&config.folder.join("device"))?;
         let operator = AccountId::operator(&hex::encode(&recorder.node()))?;
         let processors = std::thread::available_parallelism().map_or(1, |processors| processors.get());
         let app = App {
@@ -129,6 +132,7 @@ impl Server {
             operator,
             metrics: Metrics::default(),
             device_time,
+            dashboard,
             vocabulary: OnceLock::new(),
             bodies: Arc::new(Semaphore::new(config.limits.bodies_kib() as usize)),
             loading: Arc::new(Semaphore::new(1)),
@@ -143,6 +147,14 @@ impl Server {
     pub fn with_admin_key(mut self, key: &str) -> Server {
         if let Some(app) = Arc::get_mut(&mut self.app) {
             app.admin = Some(blake3::hash(key.as_bytes()));
+        }
+        self
+    }
+
+    /// Reckons with what this device costs, where returns are shown.
+    pub fn with_device(mut self, device: Device) -> Server {
+        if let Some(app) = Arc::get_mut(&mut self.app) {
+            app.dashboard.device = device;
         }
         self
     }
@@ -174,14 +186,27 @@ impl Server {
     /// requests are refused with 503. Then the data folder is free for another server. Needs a Tokio runtime with time and IO.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let router = routes::router(self.app.clone());
+        self.app.dashboard.set_private(listener.local_addr().is_ok_and(|address| address.ip().is_loopback()));
+        let summing = tokio::spawn(sum(self.app.clone()));
+        let app = self.app.clone();
+        let shutdown = async move {
+            shutdown.await;
+            app.dashboard.close();
+        };
         let sweeping = tokio::spawn(sweep(self.app.clone()));
         let recording = tokio::spawn(keep_records(self.app.clone()));
         let ending = drained(self.app.clone(), shutdown);
         connections::serve_until(listener, router, &self.app.limits, ending).await;
         sweeping.abort();
+        summing.abort();
         recording.abort();
         record(&self.app).await;
     }
+}
+
+/// Keeps the sums that pages show, for ever.
+async fn sum(app: Arc<App>) {
+    app.dashboard.sums.keep(&app).await;
 }
 
 /// Records the device's time, and signs a head of the log, for ever: together with the ledger that is what a report needs.

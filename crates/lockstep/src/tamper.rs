@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::subject::{self, SubjectArgs, read_key};
 use clap::{Args, ValueEnum};
 use cpu::{Config, Executor, PAGE, Pages, Segment, Wanted};
-use receipt::{Bundle, Claims, Opening, SigningKey, sign};
+use receipt::{Lie, Opening, SigningKey, sign_as_if_true};
 use std::path::PathBuf;
 
 /// Options of `lockstep tamper`.
@@ -41,21 +41,17 @@ pub(crate) fn run(args: &TamperArgs) -> Result<(), Failure> {
     let key = node_key(args.node_key.as_ref(), &args.subject)?;
     let mut opening = subject.bundle.opening.clone();
     let vocabulary = subject.base.model.shape.vocabulary as u32;
-    let middle = opening.output.len() / 2;
-    match args.how {
-        How::Answer => {
-            opening.output[middle] = (opening.output[middle] + 1) % vocabulary;
-            opening.leaves = leaves(&subject, &opening, &args.subject)?;
-        }
-        How::Prompt => opening.prompt[0] = (opening.prompt[0] + 1) % vocabulary,
-        How::Trace => opening.leaves[middle][0] ^= 1,
-        How::Short => {
-            let keep = middle.max(1);
-            opening.leaves.truncate(opening.prompt.len() + keep - 1);
-            opening.output.truncate(keep);
-        }
+    let lie = match args.how {
+        How::Answer => Lie::Answer,
+        How::Prompt => Lie::Prompt,
+        How::Trace => Lie::Trace,
+        How::Short => Lie::Short,
+    };
+    lie.tell(&mut opening, vocabulary);
+    if lie == Lie::Answer {
+        opening.leaves = leaves(&subject, &opening, &args.subject)?;
     }
-    let bundle = signed_again(&subject.claims, opening, &key);
+    let bundle = sign_as_if_true(&subject.claims, opening, &key);
     subject::write(&args.out, &bundle.to_bytes())?;
     println!("signed by the node as if it were true: {}", args.out.display());
     Ok(())
@@ -67,19 +63,6 @@ pub(crate) fn node_key(path: Option<&PathBuf>, subject: &SubjectArgs) -> Result<
         Some(path) => read_key(path),
         None => read_key(&subject.model.data_folder()?.join("node").join("node.key")),
     }
-}
-
-fn signed_again(claims: &Claims, opening: Opening, key: &SigningKey) -> Bundle {
-    let claims = Claims {
-        prompt: opening.prompt_hash(),
-        settings: opening.settings_hash(),
-        output: opening.output_hash(),
-        prompt_tokens: opening.prompt.len() as u64,
-        output_tokens: opening.output.len() as u64,
-        trace: opening.trace_root(),
-        ..claims.clone()
-    };
-    Bundle { receipt: sign(key, &claims), opening }
 }
 
 /// The trace of tokens as they are.

@@ -10,6 +10,7 @@ use clap::Args;
 use engine::{AdapterHandle, Config, Engine, Roots};
 use gateway::Keys;
 use model::{AdapterCache, Origin};
+use returns::Device;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -57,6 +58,9 @@ pub(crate) struct UpArgs {
     /// A file of keys: a line for each, as `lockstep key NAME` makes them.
     #[arg(long, value_name = "FILE")]
     api_keys: Option<PathBuf>,
+    /// What the device costs, for the dashboard: a known device's name or a file, as `lockstep report --device` takes it.
+    #[arg(long, value_name = "NAME|FILE")]
+    device: Option<String>,
     /// How what happens is logged, on standard error.
     #[arg(long, value_enum, default_value = "text")]
     log: Form,
@@ -115,6 +119,8 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         Some(key) => server.with_admin_key(key),
         None => server,
     };
+    let device = args.device.as_deref().map(Device::find).transpose()?.unwrap_or_default();
+    let server = server.with_device(device);
     ask_witnesses(&args.witnesses, &server.log())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

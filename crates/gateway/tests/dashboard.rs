@@ -1,0 +1,433 @@
+//! The pages: who sees what, what is shown and never run, and forms that only act for their own session.
+
+#![expect(clippy::unwrap_used, reason = "test")]
+
+mod support;
+
+use gateway::{Billing, Config, Keys, Limits, Server};
+use ledger::{Ledger, PriceList};
+use returns::{Device, Period};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::{Answer, BASE, Served, ask, demo, engine};
+
+const PAGES: [&str; 8] = [
+    "/dashboard",
+    "/dashboard/playground",
+    "/dashboard/receipts",
+    "/dashboard/ledger",
+    "/dashboard/adapters",
+    "/dashboard/health",
+    "/dashboard/statistics",
+    "/dashboard/login",
+];
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+
+/// A server with a ledger and prices; with keys for ada and bob, or open.
+fn shop(folder: &Path, keyed: bool, admin: bool) -> (Served, Ledger, tokio::runtime::Runtime) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let database = format!("sqlite:{}", folder.join("ledger.sqlite").display()).parse().unwrap();
+    let ledger = runtime.block_on(Ledger::open(ledger::Config::new(database, folder.join("spool")))).unwrap();
+    let prices = r#"{"version": 3, "default": {"prompt": 1000000, "output": 3000000}}"#;
+    let billing = Billing::new(ledger.clone()).with_prices(PriceList::parse(prices).unwrap());
+    let keys = if keyed {
+        let line = |name: &str| format!("{name} {} budget=5\n", blake3::hash(name.as_bytes()).to_hex());
+        std::fs::write(folder.join("keys"), line("ada") + &line("bob")).unwrap();
+        Keys::read(&folder.join("keys")).unwrap()
+    } else {
+        Keys::default()
+    };
+    let (engine, adapters) = (engine(|_| {}), demo().adapters.clone());
+    let config = Config { folder: folder.join("node"), base: BASE.into(), adapters, keys, limits: Limits::default() };
+    let server = Server::new(engine.clone(), config).unwrap().with_device(Device::known().remove(0));
+    let server = if admin { server.with_admin_key("root") } else { server };
+    let server = runtime.block_on(server.with_billing(billing)).unwrap();
+    (Served::running(engine, server), ledger, runtime)
+}
+
+fn chat(served: &Served, key: &str, model: &str, text: &str) -> Value {
+    let bearer = format!("Bearer {key}");
+    let headers = [("content-type", "application/json"), ("authorization", bearer.as_str())];
+    let mut body = ask(model, text);
+    body["max_tokens"] = json!(12);
+    body["temperature"] = json!(0);
+    served.send("POST", "/v1/chat/completions", &headers, body.to_string().as_bytes()).ok()
+}
+
+fn cookie(answer: &Answer) -> String {
+    answer.headers["set-cookie"].split(';').next().unwrap().to_owned()
+}
+
+fn token(page: &Answer) -> String {
+    let (_, rest) = page.text().split_once(r#"name="token" value=""#).unwrap();
+    rest.split('"').next().unwrap().to_owned()
+}
+
+fn encoded(fields: &[(&str, &str)]) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
+}
+
+/// A cookie, and the token of the forms that belong to it.
+fn visit(served: &Served, cookie_before: Option<&str>) -> (String, String) {
+    let headers: Vec<(&str, &str)> = cookie_before.iter().map(|cookie| ("cookie", *cookie)).collect();
+    let page = served.send("GET", "/dashboard/login", &headers, b"");
+    let own = cookie_before.map_or_else(|| cookie(&page), str::to_owned);
+    let token = if page.text().contains("name=\"token\"") {
+        token(&page)
+    } else {
+        token(&served.send("GET", "/dashboard/playground", &[("cookie", &own)], b""))
+    };
+    (own, token)
+}
+
+/// Signs in; gives the session's cookie.
+fn sign_in(served: &Served, key: &str) -> String {
+    let (own, token) = visit(served, None);
+    let body = encoded(&[("token", &token), ("key", key)]);
+    let done = served.send("POST", "/dashboard/login", &[FORM, ("cookie", &own)], body.as_bytes());
+    assert_eq!(done.status, 303, "{}", done.text());
+    cookie(&done)
+}
+
+fn look(served: &Served, cookie: &str, path: &str) -> Answer {
+    served.send("GET", path, &[("cookie", cookie)], b"")
+}
+
+#[test]
+fn every_page_is_there_and_lets_nothing_foreign_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, ..) = shop(folder.path(), false, false);
+    for path in PAGES {
+        let page = served.get(path);
+        assert_eq!(page.status, 200, "{path}: {}", page.text());
+        let policy = &page.headers["content-security-policy"];
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(page.headers["x-content-type-options"], "nosniff");
+        assert_eq!(page.headers["referrer-policy"], "no-referrer");
+        assert_eq!(page.headers["cache-control"], "no-store");
+        let cookie = &page.headers["set-cookie"];
+        assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+        let text = page.text();
+        assert!(text.starts_with("<!DOCTYPE html>") && text.contains("<h1>"), "{path}");
+        assert!(!text.contains("style=\"") && !text.contains("onclick"), "{path}: nothing inline");
+    }
+    for kind in ["css", "js"] {
+        let text = served.get("/dashboard").text().to_owned();
+        let at = text.split('"').find(|part| part.starts_with("/dashboard/assets/") && part.ends_with(kind)).unwrap();
+        let asset = served.get(at);
+        assert_eq!(asset.status, 200);
+        assert!(asset.headers["cache-control"].contains("immutable"));
+    }
+    assert_eq!(served.get("/dashboard/assets/other.js").status, 404);
+    assert_eq!(served.get("/dashboard/nowhere").status, 404);
+    let root = served.send("GET", "/", &[("accept", "text/html,*/*")], b"");
+    assert!(root.text().contains("href=\"/dashboard\""));
+    assert!(served.get("/").text().starts_with("Lockstep serves"));
+}
+
+#[test]
+fn without_keys_only_this_machine_sees_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, ..) = shop(folder.path(), false, false);
+    // A name of elsewhere that leads here.
+    let mut stream = std::net::TcpStream::connect(served.address).unwrap();
+    std::io::Write::write_all(
+        &mut stream,
+        b"GET /dashboard HTTP/1.1\r\nhost: evil.example:8000\r\nconnection: close\r\n\r\n",
+    )
+    .unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 303") && text.contains("/dashboard/login"), "{text}");
+}
+
+#[test]
+fn hostile_names_and_prompts_are_shown_and_never_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let hostile = "<script>alert(1)</script>";
+    let engine = engine(|_| {});
+    let mut adapters = demo().adapters.clone();
+    adapters.insert(hostile.to_owned(), demo().adapters["sql"].clone());
+    let served = Served::serving(engine, folder.path(), Limits::default(), adapters, Keys::default());
+    let answer = served
+        .post("/v1/chat/completions", &support::with(ask(hostile, hostile), json!({"max_tokens": 4, "temperature": 0})))
+        .ok();
+    let id = answer["receipt"]["id"].as_str().unwrap();
+    let paths =
+        ["/dashboard/adapters", "/dashboard/playground", "/dashboard/receipts", &format!("/dashboard/receipt?id={id}")];
+    for path in paths {
+        let page = served.get(path);
+        assert_eq!(page.status, 200, "{}", page.text());
+        assert!(page.text().contains("&lt;script&gt;alert(1)"), "{path}");
+        assert!(!page.text().contains("<script>alert"), "{path}");
+    }
+    for query in ["search", "after", "period", "id", "name"] {
+        for path in ["/dashboard", "/dashboard/ledger", "/dashboard/receipt", "/dashboard/account"] {
+            let page = served.get(&format!("{path}?{query}=%3Cscript%3Ealert(1)%3C/script%3E"));
+            assert!(!page.text().contains("<script>alert"), "{path} {query}");
+        }
+    }
+}
+
+#[test]
+fn forms_act_only_with_the_token_of_their_own_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, ..) = shop(folder.path(), false, false);
+    let ((own, token), (other, other_token)) = (visit(&served, None), visit(&served, None));
+    assert_ne!(token, other_token);
+    let unload = |cookie: Option<&str>, token: &str| {
+        let body = encoded(&[("token", token), ("name", "sql")]);
+        let mut headers = vec![FORM];
+        headers.extend(cookie.map(|cookie| ("cookie", cookie)));
+        served.send("POST", "/dashboard/adapters/unload", &headers, body.as_bytes()).status
+    };
+    for (cookie, token) in [
+        (None, ""),
+        (None, token.as_str()),
+        (Some(own.as_str()), ""),
+        (Some(own.as_str()), other_token.as_str()),
+        (Some(other.as_str()), token.as_str()),
+        (Some("lockstep=1"), token.as_str()),
+    ] {
+        assert_eq!(unload(cookie, token), 403);
+    }
+    assert!(served.engine.adapters().find("sql").is_some());
+    assert_eq!(unload(Some(&own), &token), 303);
+    assert!(served.engine.adapters().find("sql").is_none());
+    let large = encoded(&[("token", &token), ("name", &"x".repeat(300 << 10))]);
+    let refused = served.send("POST", "/dashboard/adapters/unload", &[FORM, ("cookie", &own)], large.as_bytes());
+    assert_eq!(refused.status, 413);
+}
+
+#[test]
+fn keys_open_what_is_theirs_and_the_administrators_opens_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, ledger, runtime) = shop(folder.path(), true, true);
+    for path in PAGES.iter().filter(|path| !path.ends_with("login")) {
+        let page = served.get(path);
+        assert_eq!((page.status, page.headers["location"].as_str()), (303, "/dashboard/login"), "{path}");
+    }
+    let (own, csrf) = visit(&served, None);
+    let body = encoded(&[("token", &csrf), ("key", "wrong")]);
+    assert_eq!(served.send("POST", "/dashboard/login", &[FORM, ("cookie", &own)], body.as_bytes()).status, 401);
+
+    let of_ada = chat(&served, "ada", "sql", "How many orders were placed in Graz?");
+    let of_bob = chat(&served, "bob", "triage", "My lamp arrived broken");
+    let until = Instant::now() + Duration::from_secs(20);
+    while runtime.block_on(ledger.settlements(0, i64::MAX, None, 9)).unwrap().len() < 2 {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let name = |answer: &Value| answer["receipt"]["id"].as_str().unwrap().to_owned();
+    let without_key = |id: &str| id.rsplit_once('-').unwrap().0.to_owned();
+    let ada = sign_in(&served, "ada");
+    for path in [
+        "/dashboard",
+        "/dashboard/adapters",
+        "/dashboard/health",
+        "/dashboard/live",
+        "/dashboard/account?name=customer:zed",
+    ] {
+        assert!([403, 404].contains(&look(&served, &ada, path).status), "{path}");
+    }
+    assert_eq!(look(&served, &ada, "/dashboard/account?name=customer:bob").status, 404);
+    assert!(look(&served, &ada, "/dashboard/ledger").text().contains("customer:ada"));
+    let list = look(&served, &ada, "/dashboard/receipts");
+    assert!(
+        list.text().contains(&name(&of_ada)) && !list.text().contains(&without_key(&name(&of_bob))),
+        "{}",
+        list.text()
+    );
+    let own = look(&served, &ada, &format!("/dashboard/receipt?id={}", name(&of_ada)));
+    assert!(own.text().contains("How many orders were placed in Graz?"));
+    let others = look(&served, &ada, &format!("/dashboard/receipt?id={}", without_key(&name(&of_bob))));
+    assert!(others.status == 200 && !others.text().contains("My lamp arrived broken"));
+    let ending = runtime.block_on(ledger.transactions(None, 50)).unwrap();
+    let foreign = ending
+        .iter()
+        .find(|entry| entry.account.as_ref().is_some_and(|account| account.as_str() == "customer:bob"))
+        .unwrap();
+    assert_eq!(look(&served, &ada, &format!("/dashboard/transaction?id={}", foreign.id)).status, 404);
+
+    // A customer changes no adapters where there is an administrator.
+    let (_, csrf) = visit(&served, Some(&ada));
+    let body = encoded(&[("token", &csrf), ("name", "sql")]);
+    assert_eq!(
+        served.send("POST", "/dashboard/adapters/unload", &[FORM, ("cookie", &ada)], body.as_bytes()).status,
+        403
+    );
+
+    let root = sign_in(&served, "root");
+    for path in PAGES {
+        assert_eq!(look(&served, &root, path).status, 200, "{path}");
+    }
+    let opened = look(&served, &root, &format!("/dashboard/receipt?id={}", without_key(&name(&of_bob))));
+    assert!(opened.text().contains("My lamp arrived broken"));
+    let (_, csrf) = visit(&served, Some(&root));
+    let out =
+        served.send("POST", "/dashboard/logout", &[FORM, ("cookie", &root)], encoded(&[("token", &csrf)]).as_bytes());
+    assert_eq!(out.status, 303);
+    assert_eq!(look(&served, &root, "/dashboard").status, 303, "the session has ended");
+    // Programs send their key as everywhere else.
+    let files = served.send("GET", "/dashboard/statistics?format=json", &[("authorization", "Bearer ada")], b"");
+    assert!(files.ok()["workload"].is_array());
+}
+
+#[test]
+fn the_check_finds_answers_true_and_names_the_first_token_of_a_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, ..) = shop(folder.path(), false, false);
+    let (own, csrf) = visit(&served, None);
+    let asked = encoded(&[
+        ("token", &csrf),
+        ("model", "triage"),
+        ("model", BASE),
+        ("prompt", "My lamp arrived broken"),
+        ("tokens", "16"),
+    ]);
+    let page = served.send("POST", "/dashboard/playground", &[FORM, ("cookie", &own)], asked.as_bytes());
+    assert_eq!(page.status, 200, "{}", page.text());
+    let ids: Vec<&str> = page.text().split('"').filter(|part| part.starts_with("rcpt-")).collect();
+    let id = ids[0].to_owned();
+    assert!(ids.iter().any(|other| **other != *id), "two models, two receipts");
+    let act = |how: &str, other: &str| {
+        let body = encoded(&[("token", &csrf), ("id", &id), ("how", how), ("other", other)]);
+        let answer =
+            served.send("POST", "/dashboard/check", &[FORM, ("cookie", &own), ("x-inline", "1")], body.as_bytes());
+        assert_eq!(answer.status, 200, "{how}: {}", answer.text());
+        answer.text().to_owned()
+    };
+    let before = served.engine.counters().time.audit;
+    let honest = act("check", "");
+    assert!(honest.contains("Equal.") && honest.contains("verdict equal"), "{honest}");
+    served.engine.settle_time();
+    assert!(served.engine.counters().time.audit > before, "it was computed");
+    let bundle = served.get(&format!("/v1/receipts/{id}?format=json")).ok();
+    let middle = bundle["opening"]["output"].as_array().unwrap().len() / 2;
+    let lie = act("answer", "");
+    assert!(lie.contains("Caught.") && lie.contains(&format!("number <strong>{middle}</strong>")), "{lie}");
+    assert!(!lie.contains("From position"), "the trace was computed anew, and fits the lie: {lie}");
+    let trace = act("trace", "");
+    assert!(
+        trace.contains("Every token is what the model draws") && trace.contains(&format!("From position {middle} ")),
+        "{trace}"
+    );
+    assert!(act("short", "").contains("Caught."));
+    let swapped = act("swap", "sql");
+    assert!(swapped.contains("Caught.") && swapped.contains("From position 0 "), "{swapped}");
+    // The lies are nobody's: the log holds no more receipts than there were answers.
+    assert_eq!(served.get("/health").ok()["receipts"], 2);
+    let same = encoded(&[("token", &csrf), ("id", &id), ("how", "swap"), ("other", "triage")]);
+    assert_eq!(served.send("POST", "/dashboard/check", &[FORM, ("cookie", &own)], same.as_bytes()).status, 400);
+}
+
+#[test]
+fn lists_go_on_page_by_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, ..) = shop(folder.path(), false, false);
+    for _ in 0..30 {
+        served.post("/v1/completions", &json!({"model": BASE, "prompt": "a", "max_tokens": 1})).ok();
+    }
+    let (mut path, mut entries) = ("/dashboard/receipts".to_owned(), Vec::new());
+    loop {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let rows = served.get(&format!("{path}{separator}format=json")).ok();
+        entries.extend(rows["receipts"].as_array().unwrap().iter().map(|row| row["entry"].as_u64().unwrap()));
+        let page = served.get(&path);
+        let Some((_, rest)) = page.text().split_once("class=\"more\" href=\"") else { break };
+        path = rest.split('"').next().unwrap().to_owned();
+    }
+    let size = served.get("/health").ok()["log"]["size"].as_u64().unwrap();
+    assert!(size > 30);
+    assert_eq!(entries, (0..size).rev().collect::<Vec<_>>());
+    let csv = served.get("/dashboard/receipts?format=csv");
+    assert_eq!(csv.headers["content-type"], "text/csv; charset=utf-8");
+    assert!(csv.text().starts_with("receipt,entry,time,model,"));
+    assert_eq!(csv.text().lines().count(), 26);
+    assert_eq!(served.get("/dashboard/receipts?format=csv&table=none").status, 404);
+}
+
+#[test]
+fn the_overview_says_what_the_report_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, ..) = shop(folder.path(), true, true);
+    chat(&served, "ada", "sql", "How many orders were placed in Graz?");
+    chat(&served, "bob", BASE, "Hello");
+    // The last record of the device's time is written at the end.
+    served.stop();
+    let (served, ledger, runtime) = shop(folder.path(), true, true);
+    let root = [("authorization", "Bearer root")];
+    let records = folder.path().join("node").join("device");
+    let until = Instant::now() + Duration::from_secs(20);
+    let (page, report) = loop {
+        let all = returns::read(&records, 0, u64::MAX).unwrap();
+        let period = Period { from: all[0].from, to: all[all.len() - 1].to, devices: 1 };
+        let report = gateway::report(&ledger, &records, period, Device::known().remove(0), |_| true);
+        let report = runtime.block_on(report).unwrap();
+        let page = served.send("GET", "/dashboard?format=json", &root, b"").ok();
+        let to = page["returns"].as_array().unwrap().iter().find(|row| row["line"] == "to").unwrap()["period"].as_u64();
+        if to == Some(report.period.to) && !page["answers"].as_array().unwrap().is_empty() {
+            break (page, report);
+        }
+        assert!(Instant::now() < until, "{page}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let line = |name: &str| {
+        page["returns"].as_array().unwrap().iter().find(|row| row["line"] == name).unwrap()["period"].clone()
+    };
+    let returns = report.returns();
+    assert!(returns.revenue > 0);
+    assert_eq!(line("revenue_micros"), returns.revenue);
+    assert_eq!(line("cash_margin_micros"), returns.cash_margin);
+    assert_eq!(line("economic_profit_micros"), returns.economic_profit);
+    assert_eq!(line("operator_revenue_micros"), returns.operator_revenue);
+    assert_eq!(line("goodput_per_dollar"), json!(returns.goodput_per_dollar));
+    let good = &page["answers"][0];
+    let known = report.work["good"];
+    assert_eq!((good["answers"].as_u64(), good["charged_micros"].as_i64()), (Some(known.answers), Some(known.amount)));
+    for ((name, nanoseconds), row) in report.time.kinds().iter().zip(page["time"].as_array().unwrap()) {
+        assert_eq!((row["kind"].as_str(), row["nanoseconds"].as_u64()), (Some(*name), Some(*nanoseconds)));
+    }
+}
+
+#[test]
+fn a_refund_changes_what_was_summed_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, ledger, runtime) = shop(folder.path(), true, true);
+    chat(&served, "ada", "sql", "How many orders were placed in Graz?");
+    let root = [("authorization", "Bearer root")];
+    let good =
+        || served.send("GET", "/dashboard?format=json", &root, b"").ok()["answers"][0]["charged_micros"].as_i64();
+    let wait = |wanted: &dyn Fn(Option<i64>) -> bool| {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !wanted(good()) {
+            assert!(Instant::now() < until, "{:?}", good());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait(&|charged| charged.is_some_and(|charged| charged > 0));
+    let settled = runtime.block_on(ledger.settlements(0, i64::MAX, None, 9)).unwrap().remove(0);
+    let (settlement, amount) = (settled.id.clone(), settled.amount);
+    runtime.block_on(ledger.order("refund-1", ledger::What::Refund { settlement, amount }, "")).unwrap();
+    wait(&|charged| charged == Some(0));
+}
+
+#[test]
+fn live_numbers_come_as_events_and_end_with_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, ..) = shop(folder.path(), false, false);
+    let mut stream = served.open("GET", "/dashboard/live", &[], b"");
+    let mut read = Vec::new();
+    while !read.windows(2).any(|two| two == b"}\n") {
+        let mut bytes = [0; 1024];
+        let count = std::io::Read::read(&mut stream, &mut bytes).unwrap();
+        assert!(count > 0);
+        read.extend_from_slice(&bytes[..count]);
+    }
+    assert!(String::from_utf8_lossy(&read).contains("data: {\"running\":"));
+    let start = Instant::now();
+    served.stop();
+    assert!(start.elapsed() < Duration::from_secs(20), "the stream held the server up");
+}
