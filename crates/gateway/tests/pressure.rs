@@ -4,7 +4,7 @@ mod support;
 
 use gateway::{Keys, Limits};
 use serde_json::json;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 use support::{BASE, Served, ask, demo, engine, with};
 
@@ -100,4 +100,37 @@ fn an_answer_that_nobody_reads_ends_and_others_go_on() {
     assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() >= 1);
     served.wait_until_idle();
     drop(deaf);
+}
+
+#[test]
+fn a_server_that_ends_finishes_what_it_has_begun_and_refuses_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::start(folder.path());
+    let more = json!({"max_tokens": 700, "ignore_eos": true, "stream": true});
+    let headers = [("content-type", "application/json")];
+    let body = with(ask(BASE, "a"), more).to_string();
+    let mut stream = served.open("POST", "/v1/chat/completions", &headers, body.as_bytes());
+    assert!(stream.read(&mut [0; 16]).unwrap() > 0);
+    let address = served.address;
+    let engine = served.engine.clone();
+    let ending = std::thread::spawn(move || served.stop());
+    while !engine.is_draining() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Whoever comes now is told, if there still is somebody to tell.
+    if let Ok(mut late) = std::net::TcpStream::connect(address) {
+        let body = ask(BASE, "b").to_string();
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut answer = String::new();
+        if late.write_all(format!("{head}{body}").as_bytes()).is_ok() && late.read_to_string(&mut answer).is_ok() {
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 503"), "{answer}");
+        }
+    }
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("[DONE]") && rest.contains("\"receipt\""), "the answer under way is complete");
+    ending.join().unwrap();
 }

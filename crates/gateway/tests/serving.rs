@@ -29,14 +29,57 @@ fn cached(answer: &Value) -> u64 {
 #[test]
 fn usage_tells_what_was_cached_and_keys_share_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let served = Served::start(folder.path());
+    let mut keys = gateway::Keys::default();
+    [("ada", "a"), ("ada", "a2"), ("bob", "b")].into_iter().for_each(|(name, key)| keys.add(name, key));
+    let (adapters, limits) = (demo().adapters.clone(), gateway::Limits::default());
+    let served = Served::serving(engine(|_| {}), folder.path(), limits, adapters, keys);
     let ask_as = |key: &str| post_as(&served, key, CHAT, &long_question()).ok();
-    let (first, second, stranger) = (ask_as("Bearer a"), ask_as("Bearer a"), ask_as("Bearer b"));
+    // It is the name that counts, however the key is written, and not the header.
+    let (first, second, stranger) = (ask_as("Bearer a"), ask_as("bearer a2"), ask_as("Bearer b"));
     assert_eq!((cached(&first), cached(&stranger)), (0, 0));
     let prompt = first["usage"]["prompt_tokens"].as_u64().unwrap();
     assert!(prompt > 128 && cached(&second) == (prompt - 1) / 64 * 64, "{second}");
     assert_eq!(content(&first), content(&second));
     assert_eq!(content(&first), content(&stranger));
+}
+
+#[test]
+fn an_adapter_nobody_has_asked_for_yet_is_loaded_for_all_who_ask() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(|_| {});
+    let sql = support::folder().join("adapters/sql");
+    engine.adapters().register("lazy", &sql).unwrap();
+    let broken = tempfile::tempdir().unwrap();
+    fs::write(broken.path().join("adapter_config.json"), "{").unwrap();
+    engine.adapters().register("broken", broken.path()).unwrap();
+    let served = Served::with(engine.clone(), folder.path(), gateway::Limits::default());
+    let question = |name: &str| with(ask(name, "How many orders were placed in Graz?"), json!({"temperature": 0}));
+    let expected = content(&served.post(CHAT, &question("sql")).ok());
+    let before = engine.counters().adapters_loaded;
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| assert_eq!(content(&served.post(CHAT, &question("lazy")).ok()), expected));
+            scope.spawn(|| {
+                let answer = served.post(CHAT, &question("broken"));
+                assert_eq!((answer.status, &answer.json()["error"]["code"]), (500, &json!("adapter_failed")));
+            });
+        }
+    });
+    // Whoever comes in the very moment may have it loaded once more, from the system's memory.
+    assert!((1..=2).contains(&(engine.counters().adapters_loaded - before)));
+}
+
+#[test]
+fn a_class_of_service_is_told_and_nobody_puts_himself_before_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::start(folder.path());
+    let request = with(ask("sql", "a"), json!({"max_tokens": 2}));
+    assert!(served.post(CHAT, &request).ok().get("service_tier").is_none());
+    for (asked, told) in [("auto", "default"), ("default", "default"), ("flex", "flex"), ("priority", "default")] {
+        let answer = served.post(CHAT, &with(request.clone(), json!({"service_tier": asked}))).ok();
+        assert_eq!(answer["service_tier"], told, "{asked}");
+    }
+    assert_eq!(served.post(CHAT, &with(request, json!({"service_tier": "express"}))).status, 400);
 }
 
 #[test]
