@@ -15,7 +15,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BooksArgs {
     /// The ledger's database: sqlite:PATH or postgres://USER@HOST/NAME. Default: ledger.sqlite in the data folder.
-    #[arg(long, value_name = "URL", env = "LOCKSTEP_DATABASE", hide_env_values = true)]
+    #[arg(long, value_name = "URL", env = "LOCKSTEP_DATABASE", hide_env_values = true, global = true)]
     pub(crate) database: Option<Database>,
 }
 

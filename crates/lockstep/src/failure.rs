@@ -15,7 +15,7 @@ macro_rules! from {
     };
 }
 from!(model::ModelError, exact::IsaError, cuda::DeviceError, serde_json::Error, tlog::LogError);
-from!(ledger::LedgerError, returns::ReturnsError);
+from!(ledger::LedgerError, ledger::StatementError, returns::ReturnsError);
 from!(engine::Refusal, engine::Failure, engine::AdapterError);
 
 /// A file or folder that could not be used, and why.

@@ -1,5 +1,6 @@
 //! Exact inference of many adapters on one base model, with a receipt for every answer.
 
+mod accounts;
 mod audit_range;
 mod bench;
 mod books;
@@ -23,6 +24,7 @@ mod selftest;
 mod serve;
 mod serving;
 mod source;
+mod statement;
 mod subject;
 mod tamper;
 mod up;
@@ -62,6 +64,10 @@ enum Command {
     Load(load::LoadArgs),
     /// Return on GPU: what a node's time cost and earned, from its ledger, log and records alone.
     Report(report::ReportArgs),
+    /// Look at the ledger, give orders to it, check it. Exit code 1: its books are not sound, or an error.
+    Ledger(accounts::LedgerArgs),
+    /// Signed statements of all balances, and proofs of one. Exit code 1: it does not hold, or an error.
+    Statement(statement::StatementArgs),
     /// Decide who lied, without the model. Exit code 0: the receipt stands; 1: it does not, or an error.
     Dispute(dispute::DisputeArgs),
     /// Make a secret key for light checks, the weights passing through memory once.
@@ -94,6 +100,8 @@ fn main() -> ExitCode {
         Command::Load(args) => load::run(&args).map(|()| true),
         Command::Plan(args) => plan::run(&args).map(|()| true),
         Command::Report(args) => report::run(&args).map(|()| true),
+        Command::Ledger(args) => accounts::run(&args),
+        Command::Statement(args) => statement::run(&args),
         Command::Dispute(args) => dispute::run(&args),
         Command::LightKey(args) => light::run_key(&args).map(|()| true),
         Command::LightOpen(args) => light::run_open(&args).map(|()| true),

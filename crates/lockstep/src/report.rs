@@ -70,8 +70,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io(Path::new("threads")))?;
     let report = runtime.block_on(async {
-        let mut config = ledger::Config::new(args.books.database(&node), node.join("report.spool"));
-        config.check_every = None;
+        let config = ledger::Config::for_orders(args.books.database(&node));
         let ledger = Ledger::open(config).await?;
         gateway::report(&ledger, &records, period, device, stands).await.map_err(|error| Failure(error.to_string()))
     })?;
