@@ -5,25 +5,17 @@
 
 mod support;
 
-use engine::Engine;
 use gateway::Limits;
 use receipt::{Bundle, Monitor, Receipt, Statement, seed};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use support::{Answer, Served, ask, engine, with};
 use tlog::{LogError, Proof, Reader, Source};
 
-/// One engine for the servers of this file.
-fn shared() -> Arc<Engine> {
-    static ENGINE: OnceLock<Arc<Engine>> = OnceLock::new();
-    ENGINE.get_or_init(|| engine(|_| {})).clone()
-}
-
 fn serve(folder: &Path) -> Served {
-    Served::with(shared(), folder, Limits::default())
+    Served::with(engine(|_| {}), folder, Limits::default())
 }
 
 /// The log as a stranger fetches it.
@@ -227,7 +219,7 @@ fn an_opening_that_is_withheld_is_told_from_one_that_has_expired() {
 
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits { audit_window: Duration::ZERO, ..Limits::default() };
-    let served = Served::with(shared(), folder.path(), limits);
+    let served = Served::with(engine(|_| {}), folder.path(), limits);
     let answer = post(&served, json!({}));
     std::thread::sleep(Duration::from_millis(2100));
     let expired = served.get(&url(&answer));

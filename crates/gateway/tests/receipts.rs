@@ -4,7 +4,6 @@
 
 mod support;
 
-use engine::Engine;
 use gateway::{Config, Limits, Server, StartError};
 use receipt::{Bundle, Finish, Receipt, trace};
 use serde_json::{Value, json};
@@ -12,18 +11,11 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use support::{BASE, Served, ask, content, demo, engine, with};
 
-/// One engine for the servers of this file.
-fn shared() -> Arc<Engine> {
-    static ENGINE: OnceLock<Arc<Engine>> = OnceLock::new();
-    ENGINE.get_or_init(|| engine(|_| {})).clone()
-}
-
 fn serve(folder: &Path) -> Served {
-    Served::with(shared(), folder, Limits::default())
+    Served::with(engine(|_| {}), folder, Limits::default())
 }
 
 fn url(answer: &Value) -> &str {
@@ -147,7 +139,7 @@ fn a_folder_serves_one_server_and_one_key() {
             keys: gateway::Keys::default(),
             limits: Limits::default(),
         };
-        Server::new(shared(), config)
+        Server::new(engine(|_| {}), config)
     };
     let served = serve(folder.path());
     assert!(matches!(start(), Err(StartError::Locked { .. })));
@@ -172,7 +164,7 @@ fn names_that_cannot_name_a_model_are_refused() {
             keys: gateway::Keys::default(),
             limits: Limits::default(),
         };
-        assert!(matches!(Server::new(shared(), config), Err(StartError::Name { .. })), "{base:?} {name:?}");
+        assert!(matches!(Server::new(engine(|_| {}), config), Err(StartError::Name { .. })), "{base:?} {name:?}");
     }
 }
 

@@ -106,8 +106,11 @@ pub(crate) fn lines(around: &Around<'_>, series: &[Series]) -> Markup {
     frame(around, (low, high), series, shapes)
 }
 
+/// Parts of a bar: name, colour, size.
+pub(crate) type Parts<'a> = Vec<(&'a str, usize, u64)>;
+
 /// One bar of parts against another of parts, in the same scale: name, parts (name, colour, size).
-pub(crate) fn compared(title: &str, bars: &[(&str, Vec<(&str, usize, u64)>)], write: fn(u64) -> String) -> Markup {
+pub(crate) fn compared(title: &str, bars: &[(&str, Parts<'_>)], write: fn(u64) -> String) -> Markup {
     let total = |parts: &[(&str, usize, u64)]| parts.iter().map(|(_, _, size)| *size).sum::<u64>();
     let most = bars.iter().map(|(_, parts)| total(parts)).max().unwrap_or(0).max(1) as f64;
     let rects = |parts: &[(&str, usize, u64)]| {
