@@ -94,7 +94,8 @@ impl Pace {
             return TOKENS_AT_FIRST;
         }
         let longest = self.quick_nanoseconds.max(self.slowdown_max * self.step_nanoseconds(others as f64));
-        let tokens = ((longest - self.constant_nanoseconds()) / self.slope) as usize;
+        // A hair more, so that rounding takes no token away.
+        let tokens = ((longest - self.constant_nanoseconds()) / self.slope + 1e-3) as usize;
         tokens.saturating_sub(others + newcomers).max(TOKENS_LEAST)
     }
 }

@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS transactions (
     hold_digest BIGINT, account TEXT, amount BIGINT NOT NULL, undone BIGINT NOT NULL, held BIGINT NOT NULL,
     reference TEXT, note TEXT NOT NULL, operator TEXT, split TEXT, model TEXT, price BIGINT, prompt BIGINT, cached BIGINT,
     output BIGINT, accepted BIGINT, outcome BIGINT, first_token_ms BIGINT, total_ms BIGINT, late BIGINT);
-CREATE INDEX IF NOT EXISTS transactions_time ON transactions (kind, time);
+CREATE INDEX IF NOT EXISTS transactions_time_number ON transactions (kind, time, number);
 CREATE TABLE IF NOT EXISTS postings (
     number {number}, account TEXT NOT NULL, amount BIGINT NOT NULL);
 CREATE INDEX IF NOT EXISTS postings_account ON postings (account, number);
