@@ -201,5 +201,13 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             assert!(matches!(Keys::read(&path), Err(StartError::Keys { line, .. }) if line == at), "{text}");
         }
+        for bounds in ["budget=x", "budget=-1", "requests=0", "tokens=-5", "requests=1.5", "speed=9", "budget"] {
+            std::fs::write(&path, format!("a {hash} {bounds}")).unwrap();
+            assert!(matches!(Keys::read(&path), Err(StartError::Keys { line: 1, .. })), "{bounds}");
+        }
+        std::fs::write(&path, format!("a {hash} budget=2.5 tokens=7")).unwrap();
+        let keys = Keys::read(&path).unwrap();
+        assert_eq!(keys.budgets(), [("a".to_owned(), Micros(2_500_000))]);
+        assert_eq!(keys.allowance("a"), Allowance { requests: None, tokens: Some(7) });
     }
 }
