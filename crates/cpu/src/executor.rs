@@ -4,14 +4,13 @@ use crate::attention::{AttentionScratch, AttentionSection, Tiles, pages_used};
 use crate::batch::{Group, Layout, Segment, Wanted};
 use crate::experts::{self, ExpertScratch, ExpertWorkspace};
 use crate::failures::Failures;
-use crate::linears::{self, LinearScratch, Target, lock};
+use crate::linears::{self, LinearScratch, LinearWorkspace, Outputs, Target, lock};
 use crate::pages::{Pages, PagesView};
 use crate::pool::Pool;
 use crate::registers::Registers;
 use crate::rows::{RotaryTable, RowScratch, RowSection};
 use crate::trace::{Hash, Trace};
 use exact::adjust::{Choice, sample_under};
-use exact::linear::Workspace;
 use exact::logprob::{Logprobs, logprobs};
 use exact::quantise::Quantised;
 use exact::sample::Sampling;
@@ -51,7 +50,7 @@ pub struct Executor {
 struct Threads {
     rows: Vec<Mutex<RowScratch>>,
     attention: Vec<Mutex<AttentionScratch>>,
-    products: Vec<Mutex<Workspace>>,
+    products: Vec<Mutex<LinearWorkspace>>,
     experts: Vec<Mutex<ExpertWorkspace>>,
 }
 
@@ -179,11 +178,7 @@ impl Executor {
         let mut ops = &model.plan.body[..];
         while let Some(op) = ops.first() {
             let length = match op {
-                Op::Linear { .. } => {
-                    let length = ops.iter().take_while(|op| matches!(op, Op::Linear { .. })).count();
-                    self.linear_section(&step, &ops[..length]);
-                    length
-                }
+                Op::Linear { .. } => self.linear_section(&step, ops),
                 Op::Experts { mixture } => {
                     let choices = experts::run(
                         self.config.isa,
@@ -266,28 +261,31 @@ impl Executor {
         self.pool.each(step.tiles.units(), |thread, unit| section.run(unit, &mut lock(&scratch[thread])));
     }
 
-    fn linear_section(&mut self, step: &StepContext<'_>, ops: &[Op]) {
+    /// The run of linear maps at the start of `ops`, and what follows it if that takes its values from the cache. Gives
+    /// the number of operations done.
+    fn linear_section(&mut self, step: &StepContext<'_>, ops: &[Op]) -> usize {
         let views = self.registers.view();
-        let targets: Vec<Target<'_>> = ops
-            .iter()
-            .filter_map(|op| match *op {
-                Op::Linear { site, to } => {
-                    Some(Target { site, linear: &step.model.weights.linears[site], out: views.all(to) })
-                }
-                _ => None,
-            })
-            .collect();
+        let maps = ops.iter().map_while(|op| if let Op::Linear { site, to } = *op { Some((site, to)) } else { None });
+        let (sites, to): (Vec<usize>, Vec<Register>) = maps.unzip();
+        let (outputs, done) = match (&to[..], ops.get(to.len())) {
+            ([Register::Gate, Register::Up], Some(Op::Gate)) => (Outputs::Gated(views.all(Register::Inner)), 3),
+            ([Register::Update], Some(Op::Add)) => (Outputs::Added(views.all(Register::Residual)), 2),
+            _ => (Outputs::Each(to.iter().map(|to| views.all(*to)).collect()), to.len()),
+        };
+        let target = |site: usize| Target { site, linear: &step.model.weights.linears[site] };
         linears::run(
             self.config.isa,
             &mut self.pool,
             &self.input,
-            &targets,
+            &sites.into_iter().map(target).collect::<Vec<_>>(),
+            &outputs,
             &step.layout.groups,
             |row| step.layout.segment_of[row],
             step.failures,
             &mut self.linears,
             &self.threads.products,
         );
+        done
     }
 
     /// The output head, for the rows whose logits are wanted.
@@ -301,12 +299,13 @@ impl Executor {
         }
         let site = step.model.plan.head;
         let linear = &step.model.weights.linears[site];
-        let target = Target { site, linear, out: self.registers.view().all(Register::Logits) };
+        let outputs = Outputs::Each(vec![self.registers.view().all(Register::Logits)]);
         linears::run(
             self.config.isa,
             &mut self.pool,
             &self.head_input,
-            &[target],
+            &[Target { site, linear }],
+            &outputs,
             &head.groups,
             |row| step.layout.segment_of[head.rows[row]],
             step.failures,

@@ -5,28 +5,48 @@ use crate::batch::Group;
 use crate::failures::Failures;
 use crate::pool::Pool;
 use exact::linear::{Epilogue, RowsMut, Workspace, linear, row_linear};
+use exact::matrix::BLOCK;
 use exact::quantise::Quantised;
-use exact::{Activations, Isa};
+use exact::{Activations, Isa, norm};
 use model::{Linear, LowRank};
 use std::ops::Range;
 use std::sync::Mutex;
 
-/// One linear map of the quantised input, and where its output goes.
+/// One linear map of the quantised input.
 pub(crate) struct Target<'a> {
     pub(crate) site: usize,
     pub(crate) linear: &'a Linear,
-    pub(crate) out: RowsMut<'a>,
+}
+
+/// What becomes of the targets' outputs. Values that only the next operation reads stay in the cache and are never
+/// written to memory.
+pub(crate) enum Outputs<'a> {
+    /// Each target's are kept.
+    Each(Vec<RowsMut<'a>>),
+    /// silu(first target's) · second's.
+    Gated(RowsMut<'a>),
+    /// The only target's are added to these.
+    Added(RowsMut<'a>),
 }
 
 /// Weight bytes of one unit of work: what stays in a core's second-level cache beside the rows.
 const UNIT_BYTES: usize = 512 << 10;
 /// Rows of one unit of an adapter's first half.
 const NARROW_ROWS: usize = 16;
+/// Rows whose outputs wait in the cache for the next operation, a multiple of a panel's.
+const WAITING_ROWS: usize = 128;
 
 /// Memory kept between steps.
 #[derive(Default)]
 pub(crate) struct LinearScratch {
     narrow: Vec<Quantised>,
+}
+
+/// Memory of one thread.
+#[derive(Default)]
+pub(crate) struct LinearWorkspace {
+    products: Workspace,
+    waiting: [Vec<f32>; 2],
 }
 
 /// An adapter's share in one target.
@@ -43,11 +63,12 @@ pub(crate) fn run(
     pool: &mut Pool,
     input: &Quantised,
     targets: &[Target<'_>],
+    outputs: &Outputs<'_>,
     groups: &[Group<'_>],
     segment_of: impl Fn(usize) -> u32 + Sync,
     failures: &Failures,
     scratch: &mut LinearScratch,
-    workspaces: &[Mutex<Workspace>],
+    workspaces: &[Mutex<LinearWorkspace>],
 ) {
     let shares: Vec<Share<'_>> = groups
         .iter()
@@ -58,26 +79,86 @@ pub(crate) fn run(
         })
         .collect();
     narrow(isa, pool, input, &shares, segment_of, failures, scratch);
-    let units = units(targets, pool.threads());
+    let maps = Maps { isa, input, targets, shares: &shares, narrow: &scratch.narrow };
+    let together = if matches!(outputs, Outputs::Gated(_)) { 2 } else { 1 };
+    let units = units(targets, together, input.rows(), pool.threads());
     pool.each(units.len(), |thread, i| {
-        let (t, blocks) = &units[i];
-        let target = &targets[*t];
-        let mut workspace = lock(&workspaces[thread]);
-        let epilogue = target.linear.bias.as_deref().map_or(Epilogue::Store, Epilogue::Bias);
-        let matrix = &target.linear.matrix;
-        let rows = 0..input.rows();
-        linear(isa, input, rows, matrix, blocks.clone(), epilogue, target.out, 0, &mut workspace);
-        let mut shares = shares.iter().zip(&scratch.narrow).filter(|(share, _)| share.target == *t).peekable();
+        let (target, blocks) = &units[i];
+        let LinearWorkspace { products, waiting } = &mut *lock(&workspaces[thread]);
+        match outputs {
+            Outputs::Each(outs) => maps.run(*target, 0..input.rows(), blocks, outs[*target], products),
+            Outputs::Gated(to) => maps.wait_for(&[0, 1], blocks, products, waiting, |row, columns, [gate, up]| {
+                norm::gated(isa, gate, up, to.part_mut(row, columns.start, columns.len()));
+            }),
+            Outputs::Added(to) => maps.wait_for(&[0], blocks, products, waiting, |row, columns, [update, _]| {
+                norm::add(isa, to.part_mut(row, columns.start, columns.len()), update);
+            }),
+        }
+    });
+}
+
+/// The maps of one section, adapters' shares included.
+struct Maps<'a> {
+    isa: Isa,
+    input: &'a Quantised,
+    targets: &'a [Target<'a>],
+    shares: &'a [Share<'a>],
+    narrow: &'a [Quantised],
+}
+
+impl Maps<'_> {
+    /// The output blocks `blocks` of one target for the rows `rows`, of which the first goes to row 0 of `out`.
+    fn run(
+        &self,
+        target: usize,
+        rows: Range<usize>,
+        blocks: &Range<usize>,
+        out: RowsMut<'_>,
+        workspace: &mut Workspace,
+    ) {
+        let Linear { matrix, bias, .. } = self.targets[target].linear;
+        let epilogue = bias.as_deref().map_or(Epilogue::Store, Epilogue::Bias);
+        linear(self.isa, self.input, rows.clone(), matrix, blocks.clone(), epilogue, out, 0, workspace);
+        let here =
+            |share: &Share<'_>| share.target == target && share.rows.start < rows.end && rows.start < share.rows.end;
+        let mut shares = self.shares.iter().zip(self.narrow).filter(|(share, _)| here(share)).peekable();
         while let Some((share, narrow)) = shares.next() {
             // Each adapter's weights for these columns lie elsewhere: ask for the next before the present are used.
             if let Some((next, _)) = shares.peek() {
                 next.low_rank.b.fetch(blocks.clone());
             }
-            let epilogue = Epilogue::AddScaled(share.low_rank.gain);
-            let (rows, b) = (0..share.rows.len(), &share.low_rank.b);
-            linear(isa, narrow, rows, b, blocks.clone(), epilogue, target.out, share.rows.start, &mut workspace);
+            let both = rows.start.max(share.rows.start)..rows.end.min(share.rows.end);
+            let (of_share, to) = (both.start - share.rows.start..both.end - share.rows.start, both.start - rows.start);
+            let (epilogue, b) = (Epilogue::AddScaled(share.low_rank.gain), &share.low_rank.b);
+            linear(self.isa, narrow, of_share, b, blocks.clone(), epilogue, out, to, workspace);
         }
-    });
+    }
+
+    /// The same blocks of one or two targets, a few rows at a time, and `then` for each row, its columns and outputs.
+    fn wait_for(
+        &self,
+        targets: &[usize],
+        blocks: &Range<usize>,
+        workspace: &mut Workspace,
+        waiting: &mut [Vec<f32>; 2],
+        then: impl Fn(usize, Range<usize>, [&[f32]; 2]),
+    ) {
+        let matrix = &self.targets[targets[0]].linear.matrix;
+        let columns = blocks.start * BLOCK..matrix.outputs().min(blocks.end * BLOCK);
+        let width = columns.len();
+        for first in (0..self.input.rows()).step_by(WAITING_ROWS) {
+            let rows = first..(first + WAITING_ROWS).min(self.input.rows());
+            for (target, waiting) in targets.iter().zip(waiting.iter_mut()) {
+                waiting.resize(waiting.len().max(rows.len() * width), 0.0);
+                let out = RowsMut::columns(waiting, width, columns.start);
+                self.run(*target, rows.clone(), blocks, out, workspace);
+            }
+            for (i, row) in rows.enumerate() {
+                let part = |n: usize| waiting[n].get(i * width..(i + 1) * width).unwrap_or_default();
+                then(row, columns.clone(), [part(0), part(1)]);
+            }
+        }
+    }
 }
 
 /// t = A · x for every share, quantised at 16 bits (specification, section 3).
@@ -118,12 +199,15 @@ fn narrow(
 }
 
 /// Divides the targets' columns: units small enough for the cache and many enough to keep all threads busy to the end.
-fn units(targets: &[Target<'_>], threads: usize) -> Vec<(usize, Range<usize>)> {
-    let all: usize = targets.iter().map(|t| t.linear.matrix.blocks()).sum();
+/// With two targets `together`, a unit is the same columns of both; only if rows come again for the weights must both fit.
+fn units(targets: &[Target<'_>], together: usize, rows: usize, threads: usize) -> Vec<(usize, Range<usize>)> {
+    let bytes = if rows > WAITING_ROWS { UNIT_BYTES / together } else { UNIT_BYTES };
+    let apart = targets.len() / together;
+    let all: usize = targets.iter().take(apart).map(|t| t.linear.matrix.blocks()).sum();
     let mut units = Vec::new();
-    for (i, target) in targets.iter().enumerate() {
+    for (i, target) in targets.iter().take(apart).enumerate() {
         let matrix = &target.linear.matrix;
-        let by_cache = UNIT_BYTES / (matrix.inputs().max(1) * 16);
+        let by_cache = bytes / (matrix.inputs().max(1) * BLOCK);
         let by_threads = if threads == 1 { usize::MAX } else { all.div_ceil(threads * 6) };
         let size = (by_cache.min(by_threads).min(16).max(1)).next_multiple_of(4);
         for start in (0..matrix.blocks()).step_by(size) {

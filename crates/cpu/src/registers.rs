@@ -39,8 +39,9 @@ impl Registers {
             keys,
             keys,
             queries,
-            inner,
-            inner,
+            // Gate and Up stay in the cache until they are multiplied.
+            0,
+            0,
             inner,
             shape.hidden,
             shape.vocabulary,

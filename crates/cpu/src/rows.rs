@@ -81,15 +81,11 @@ impl RowSection<'_> {
                 Op::Quantise { from } => self.quantise(from, row),
                 Op::Rotate { register } => self.rotate(register, row),
                 Op::Attend { layer } => self.store(layer, row, scratch),
-                Op::Gate => {
-                    let (gate, up) = (self.views.row(Register::Gate, row), self.views.row(Register::Up, row));
-                    norm::gated(self.isa, gate, up, self.views.row_mut(Register::Inner, row));
-                }
                 Op::Add => {
                     let update = self.views.row(Register::Update, row);
                     norm::add(self.isa, self.views.row_mut(Register::Residual, row), update);
                 }
-                Op::Linear { .. } | Op::Experts { .. } => {}
+                Op::Linear { .. } | Op::Gate | Op::Experts { .. } => {}
             }
         }
     }

@@ -12,24 +12,30 @@ use std::ops::Range;
 pub struct RowsMut<'a> {
     values: Shared<'a, f32>,
     stride: usize,
+    first_column: usize,
 }
 
 impl<'a> RowsMut<'a> {
     /// Row r is `values[r * stride..]`.
     pub fn new(values: &'a mut [f32], stride: usize) -> Self {
-        RowsMut { values: Shared::new(values), stride }
+        RowsMut::columns(values, stride, 0)
+    }
+
+    /// Some columns of rows: `values` holds `width` of each, from `first_column` on.
+    pub fn columns(values: &'a mut [f32], width: usize, first_column: usize) -> Self {
+        RowsMut { values: Shared::new(values), stride: width, first_column }
     }
 
     /// `width` values of row `row`, from `column` on.
     #[inline(always)]
     pub fn part(&self, row: usize, column: usize, width: usize) -> &'a [f32] {
-        self.values.part(row * self.stride + column, width)
+        self.values.part(row * self.stride + column - self.first_column, width)
     }
 
     /// The same, to write; no other thread touches them meanwhile.
     #[inline(always)]
     pub fn part_mut(&self, row: usize, column: usize, width: usize) -> &'a mut [f32] {
-        self.values.part_mut(row * self.stride + column, width)
+        self.values.part_mut(row * self.stride + column - self.first_column, width)
     }
 }
 
