@@ -9,7 +9,7 @@ use crate::pages::{Pages, PagesView};
 use crate::pool::Pool;
 use crate::registers::Registers;
 use crate::rows::{RotaryTable, RowScratch, RowSection};
-use crate::trace::{Hash, Trace};
+use crate::trace::{Due, Hash, Trace};
 use exact::adjust::{Choice, sample_under};
 use exact::logprob::{Logprobs, logprobs};
 use exact::quantise::Quantised;
@@ -40,7 +40,7 @@ pub struct Executor {
     head_input: Quantised,
     queries: Quantised,
     table: RotaryTable,
-    layer_digests: Vec<Hash>,
+    trace: Trace,
     linears: LinearScratch,
     experts: ExpertScratch,
     threads: Threads,
@@ -137,7 +137,7 @@ impl Executor {
             head_input: Quantised::new(model.activations),
             queries: Quantised::new(Activations::A16),
             table: RotaryTable::default(),
-            layer_digests: Vec::new(),
+            trace: Trace::default(),
             linears: LinearScratch::default(),
             experts: ExpertScratch::default(),
             threads: Threads { rows: each(n), attention: each(n), products: each(n), experts: each(n) },
@@ -168,7 +168,7 @@ impl Executor {
         let tiles = Tiles::new(&model.shape, &layout);
         self.queries.reshape(tiles.rows(), model.shape.head_dim, Activations::A16);
         if self.config.trace {
-            self.layer_digests.resize(rows * model.shape.layers, [0; 32]);
+            self.trace.begin(&model.shape, &layout);
         }
         let used = segments.iter().flat_map(|s| s.pages[..pages_used(s.start, s.tokens.len())].iter().copied());
         let pages = pages.view(used);
@@ -227,7 +227,10 @@ impl Executor {
                 self.input.reshape(rows, width, step.model.activations);
             }
         }
-        let trace = self.config.trace.then(|| Trace::new(&mut self.layer_digests, step.model.shape.layers));
+        let trace = match ops.last() {
+            Some(Op::Attend { layer }) if self.config.trace => Some(self.trace.layer(*layer)),
+            _ => None,
+        };
         let section = RowSection {
             isa: self.config.isa,
             model: step.model,
@@ -257,8 +260,13 @@ impl Executor {
             views: self.registers.view(),
             failures: step.failures,
         };
-        let scratch = &self.threads.attention;
-        self.pool.each(step.tiles.units(), |thread, unit| section.run(unit, &mut lock(&scratch[thread])));
+        let (scratch, isa) = (&self.threads.attention, self.config.isa);
+        let (units, due) = (step.tiles.units(), self.config.trace.then(|| self.trace.due(layer)));
+        let hashes = due.as_ref().map_or(0, Due::units);
+        self.pool.each(units + hashes, |thread, unit| match &due {
+            Some(due) if unit >= units => due.run(isa, unit - units),
+            _ => section.run(unit, &mut lock(&scratch[thread])),
+        });
     }
 
     /// The run of linear maps at the start of `ops`, and what follows it if that takes its values from the cache. Gives
@@ -315,11 +323,7 @@ impl Executor {
     }
 
     fn leaves(&mut self, layout: &Layout<'_>) -> Vec<Vec<Hash>> {
-        let trace = Trace::new(&mut self.layer_digests, self.model.shape.layers);
-        let mut leaves = vec![[0; 32]; layout.rows()];
-        let shared = exact::shared::Shared::new(&mut leaves);
-        let input = &self.input;
-        self.pool.each(layout.rows(), |_, row| shared.set(row, trace.leaf(row, layout.token(row), input)));
+        let leaves = self.trace.finish(self.config.isa, &mut self.pool, &self.input);
         let of = |(segment, first): (&Segment<'_>, &usize)| leaves[*first..*first + segment.tokens.len()].to_vec();
         layout.segments.iter().zip(&layout.first_row).map(of).collect()
     }

@@ -22,4 +22,4 @@ pub use batch::{Segment, Wanted};
 pub use executor::{Config, Draw, Executor, Outcome};
 pub use pages::{PAGE, Pages};
 pub use pool::Pool;
-pub use trace::{Hash, layer_digest, leaf};
+pub use trace::{Hash, LAYER, hash_each, leaf};

@@ -6,8 +6,9 @@ use crate::batch::Layout;
 use crate::failures::Failures;
 use crate::pages::{PAGE, PagesView};
 use crate::registers::Views;
-use crate::trace::{Trace, layer_digest};
+use crate::trace::LAYER;
 use exact::quantise::{QuantisedRows, quantise_i8};
+use exact::shared::Shared;
 use exact::{Isa, norm, rotary, spread};
 use model::{Model, Op, Register, Rotary};
 
@@ -43,8 +44,7 @@ impl RotaryTable {
 /// Memory one thread reuses for its rows.
 #[derive(Default)]
 pub(crate) struct RowScratch {
-    levels: Vec<i8>,
-    /// Keys and values, as the trace hashes them.
+    /// Keys and values where no trace wants them.
     bytes: Vec<u8>,
 }
 
@@ -60,7 +60,8 @@ pub(crate) struct RowSection<'a> {
     pub(crate) pages: &'a PagesView<'a>,
     pub(crate) table: &'a RotaryTable,
     pub(crate) failures: &'a Failures,
-    pub(crate) trace: Option<Trace<'a>>,
+    /// Where keys and values go as the trace hashes them, by row.
+    pub(crate) trace: Option<Shared<'a, u8>>,
 }
 
 impl RowSection<'_> {
@@ -130,32 +131,36 @@ impl RowSection<'_> {
         }
         let position = self.layout.position(row);
         let (page, slot) = (self.layout.segment(row).pages[position / PAGE], position % PAGE);
-        let RowScratch { levels, bytes } = scratch;
-        levels.resize(head_dim, 0);
-        bytes.clear();
+        let length = 1 + 2 * self.model.shape.key_heads * (head_dim + 4);
+        let bytes = match self.trace {
+            Some(trace) => trace.part_mut(row * length, length),
+            None => {
+                scratch.bytes.resize(length, 0);
+                &mut scratch.bytes[..]
+            }
+        };
+        bytes[0] = LAYER;
+        let mut heads = bytes[1..].chunks_exact_mut(head_dim + 4);
         for (register, is_key) in [(Register::Key, true), (Register::Value, false)] {
-            for (head, x) in self.views.row_mut(register, row).chunks_exact_mut(head_dim).enumerate() {
+            let all = self.views.row_mut(register, row).chunks_exact_mut(head_dim);
+            for ((head, x), bytes) in all.enumerate().zip(&mut heads) {
                 if is_key {
                     spread::spread_head(self.isa, x);
                 }
+                let (levels, scale_bytes) = bytes.split_at_mut(head_dim);
+                let levels: &mut [i8] = bytemuck::cast_slice_mut(levels);
                 let scale = quantise_i8(self.isa, x, levels).unwrap_or_else(|_| {
                     levels.fill(0);
                     fail();
                     0.0
                 });
+                scale_bytes.copy_from_slice(&scale.to_le_bytes());
                 if is_key {
                     self.pages.write_key(page, layer, head, slot, levels, scale);
                 } else {
                     self.pages.write_value(page, layer, head, slot, levels, scale);
                 }
-                if self.trace.is_some() {
-                    bytes.extend_from_slice(bytemuck::cast_slice(levels));
-                    bytes.extend_from_slice(&scale.to_le_bytes());
-                }
             }
-        }
-        if let Some(trace) = &self.trace {
-            trace.set_layer(row, layer, layer_digest(bytes));
         }
     }
 }

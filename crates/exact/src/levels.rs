@@ -4,20 +4,19 @@ use crate::Activations;
 use crate::quantise::{CHUNK, CHUNK_STRIDE, Quantised};
 
 impl Quantised {
-    /// Appends the integer levels of a row, 16 bits each, little end first.
-    pub fn append_levels(&self, row: usize, bytes: &mut Vec<u8>) {
-        assert!(row < self.rows());
+    /// Writes the integer levels of a row, 16 bits each, little end first; `bytes` has room for just these.
+    pub fn write_levels(&self, row: usize, bytes: &mut [u8]) {
+        assert!(row < self.rows() && bytes.len() == 2 * self.inputs());
         let plane = |plane| &self.bytes()[self.offset(row, plane)..];
         let (high, wide) = (plane(0), self.activations() == Activations::A16);
         let low = if wide { plane(1) } else { high };
-        for from in (0..self.inputs()).step_by(CHUNK) {
-            let (at, count) = (from / CHUNK * CHUNK_STRIDE, CHUNK.min(self.inputs() - from));
-            let digits = high[at..at + count].iter().zip(&low[at..at + count]);
-            bytes.extend(digits.flat_map(|(high, low)| {
+        for (chunk, bytes) in bytes.as_chunks_mut::<2>().0.chunks_mut(CHUNK).enumerate() {
+            let at = chunk * CHUNK_STRIDE..chunk * CHUNK_STRIDE + bytes.len();
+            for ((bytes, high), low) in bytes.iter_mut().zip(&high[at.clone()]).zip(&low[at]) {
                 let high = i16::from(*high) - 128;
                 let level = if wide { 256 * high + i16::from(*low) - 128 } else { high };
-                level.to_le_bytes()
-            }));
+                *bytes = level.to_le_bytes();
+            }
         }
     }
 }
@@ -28,7 +27,7 @@ mod tests {
     use crate::Isa;
 
     #[test]
-    fn appended_levels_are_the_levels_one_by_one() {
+    fn written_levels_are_the_levels_one_by_one() {
         for mode in [Activations::A8, Activations::A16] {
             for inputs in [1usize, 63, 64, 65, 300] {
                 let mut rows = Quantised::new(mode);
@@ -38,10 +37,10 @@ mod tests {
                     rows.write_row(Isa::best(), row, &x).unwrap();
                 }
                 for row in [0, 3, 16, 19] {
-                    let mut bytes = vec![7];
-                    rows.append_levels(row, &mut bytes);
+                    let mut bytes = vec![7; 2 * inputs];
+                    rows.write_levels(row, &mut bytes);
                     let one_by_one = (0..inputs).flat_map(|i| (rows.level(row, i) as i16).to_le_bytes());
-                    assert!(bytes[1..].iter().copied().eq(one_by_one), "{mode:?} {inputs} {row}");
+                    assert!(bytes.into_iter().eq(one_by_one), "{mode:?} {inputs} {row}");
                 }
             }
         }

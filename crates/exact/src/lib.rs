@@ -9,6 +9,8 @@
 //! - the next token is drawn with integer probabilities and a counter-based generator ([`sample`]), under penalties, biases and masks if asked for
 //!   ([`adjust`]), and told how likely it was ([`logprob`]).
 //!
+//! Beside the arithmetic stand what checks it ([`field`]) and what many short messages are hashed with ([`hash`]).
+//!
 //! Every operation takes an [`Isa`] first: the instruction set to use. All give the same bits.
 //!
 //! ```
@@ -32,11 +34,13 @@ mod elementary;
 mod isa;
 mod kernels;
 mod levels;
+mod weight_row;
 
 pub mod adjust;
 pub mod attention;
 pub mod field;
 pub mod generator;
+pub mod hash;
 pub mod limits;
 pub mod linear;
 pub mod logprob;

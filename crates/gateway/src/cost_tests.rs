@@ -111,14 +111,18 @@ async fn record(base: &Base, completions: &[Completion], load: Load) -> f64 {
     seconds / (rounds * completions.len()) as f64
 }
 
-/// Seconds that one position's digests and leaf take.
-fn hash_position(shape: &Shape) -> f64 {
-    let keys_and_values = vec![7u8; 2 * shape.key_heads * (shape.head_dim + 4)];
-    let levels = vec![9u8; 2 * shape.hidden];
-    seconds_of(|| {
-        let layers: Vec<_> = (0..shape.layers).map(|_| cpu::layer_digest(black_box(&keys_and_values))).collect();
-        black_box(cpu::leaf(5, &layers, black_box(&levels), 0.5));
-    })
+/// Seconds that one position's digests and leaf take in steps of so many rows.
+fn hash_position(shape: &Shape, rows: usize) -> f64 {
+    let layer_bytes = 1 + 2 * shape.key_heads * (shape.head_dim + 4);
+    let leaf_bytes = 1 + 4 + 32 * shape.layers + 2 * shape.hidden + 4;
+    let (layers, leaves) = (vec![7u8; rows * shape.layers * layer_bytes], vec![9u8; rows * leaf_bytes]);
+    let mut hashes = vec![[0; 32]; rows * shape.layers];
+    let seconds = seconds_of(|| {
+        cpu::hash_each(Isa::best(), black_box(&layers), &mut hashes);
+        cpu::hash_each(Isa::best(), black_box(&leaves), &mut hashes[..rows]);
+        black_box(&hashes);
+    });
+    seconds / rows as f64
 }
 
 /// Prints how long each part of making a receipt takes, one after the other in one thread.
@@ -147,7 +151,7 @@ fn parts(base: &Base, completion: &Completion, load: Load) {
 async fn cost(model: Arc<Model>, loads: &[Load]) {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo/base");
     let text = Arc::new(Text::load(&demo).unwrap());
-    let (base, position) = (Base::of(&model, &text), hash_position(&model.shape));
+    let (base, shape) = (Base::of(&model, &text), model.shape.clone());
     let mut config = Config::for_memory(&model.shape, 1 << 30, 2, Isa::best());
     // So that every round computes all of its prompts.
     config.prefix_cache = false;
@@ -155,10 +159,11 @@ async fn cost(model: Arc<Model>, loads: &[Load]) {
     for load in loads {
         let Load { answers, prompt, answer } = *load;
         let mut shares = vec![];
+        // Prompts go in steps of many rows, answers in steps of a row each.
+        let hashing = prompt as f64 * hash_position(&shape, 64) + (answer - 1) as f64 * hash_position(&shape, answers);
         for _ in 0..3 {
             let (completions, serving) = serve(&engine, *load).await;
             let each = serving / answers as f64;
-            let hashing = position * (prompt + answer - 1) as f64;
             let recording = record(&base, &completions, *load).await;
             println!(
                 "{answers} at once of {prompt} + {answer} tokens: {:.0} us each; hashing positions {:.1} us, receipt, opening \

@@ -119,7 +119,7 @@ pub fn check(
         }
         walk.tile(with, &mut rows, &products, &|number, desk| {
             let position = first + number;
-            if desk.leaf() != leaves[position] {
+            if desk.leaf(with.isa, frame.shape().layers) != leaves[position] {
                 desk.fail(LightFault::Trace);
             }
             if position >= drawing {

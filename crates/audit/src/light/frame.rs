@@ -20,6 +20,7 @@ pub struct Frame {
     /// What the embedding is kept in.
     pub half: Half,
     pub(crate) parts: FrameMaker,
+    hash: Hash,
 }
 
 /// Collects the small parts.
@@ -64,6 +65,12 @@ impl FrameMaker {
 
     /// The frame, with the bytes of the manifest.
     pub fn finish(self, manifest: Vec<u8>) -> Result<Frame, Malformed> {
+        let mut frame = self.assemble(manifest, [0; 32])?;
+        frame.hash = *blake3::hash(&frame.to_bytes()).as_bytes();
+        Ok(frame)
+    }
+
+    fn assemble(self, manifest: Vec<u8>, hash: Hash) -> Result<Frame, Malformed> {
         let base = Manifest::read(&manifest).map_err(|_| Malformed("the manifest"))?;
         let half = match base.tensors.get("model.embed_tokens.weight").map(|entry| entry.element.as_str()) {
             Some("bf16") => Half::Brain,
@@ -71,7 +78,7 @@ impl FrameMaker {
             _ => return Err(Malformed("the embedding's element")),
         };
         let plan = Plan::new(&base.shape);
-        let frame = Frame { manifest, plan, half, parts: self, base };
+        let frame = Frame { manifest, plan, half, parts: self, base, hash };
         if frame.fits() { Ok(frame) } else { Err(Malformed("the parts do not fit the manifest")) }
     }
 }
@@ -146,7 +153,7 @@ impl Frame {
 
     /// Hash of its bytes.
     pub fn hash(&self) -> Hash {
-        *blake3::hash(&self.to_bytes()).as_bytes()
+        self.hash
     }
 
     /// Reads a frame. Takes memory in proportion to `bytes`, whatever they say.
@@ -175,7 +182,7 @@ impl Frame {
             }
             let mut router = Router::zeroed(experts, shape.hidden);
             for expert in 0..experts {
-                let scale = *floats(&mut reader)?.first().ok_or(Malformed("a scale"))?;
+                let [scale] = floats(&mut reader)?[..] else { return Err(Malformed("a scale")) };
                 let levels = reader.take(2 * shape.hidden)?.as_chunks::<2>().0;
                 let levels: Vec<i16> = levels.iter().map(|level| i16::from_le_bytes(*level)).collect();
                 router.set_row(expert, &levels, scale);
@@ -188,7 +195,8 @@ impl Frame {
             parts.experts.push(all);
         }
         reader.finish()?;
-        parts.finish(manifest)
+        // There is one encoding, so this is the hash of what `to_bytes` gives.
+        parts.assemble(manifest, *blake3::hash(bytes).as_bytes())
     }
 }
 

@@ -46,12 +46,11 @@ impl Input {
 
     /// Appends the levels, 16 bits each, little end first.
     pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
-        match self.mode {
-            None => {}
-            Some(Activations::A8) => {
-                bytes.extend(self.narrow.iter().flat_map(|level| i16::from(*level).to_le_bytes()));
-            }
-            Some(Activations::A16) => bytes.extend(self.wide.iter().flat_map(|level| level.to_le_bytes())),
-        }
+        let levels: Vec<[u8; 2]> = match self.mode {
+            None => return,
+            Some(Activations::A8) => self.narrow.iter().map(|level| i16::from(*level).to_le_bytes()).collect(),
+            Some(Activations::A16) => self.wide.iter().map(|level| level.to_le_bytes()).collect(),
+        };
+        bytes.extend_from_slice(levels.as_flattened());
     }
 }

@@ -8,7 +8,7 @@ use crate::trace::tree::Hash;
 use exact::linear::{Epilogue, RowsMut, Workspace, linear, row_linear};
 use exact::quantise::{Quantised, quantise_i8};
 use exact::{Activations, Isa, norm, rotary, spread};
-use model::{Adapter, LowRank, Mlp, Op, Register};
+use model::{Adapter, LowRank, Mlp, Op, Register, Shape};
 
 const REGISTERS: usize = 11;
 /// Registers whose values outlast attention, where a position waits for the others.
@@ -21,8 +21,8 @@ pub(crate) struct Row {
     kept: [Vec<f32>; KEPT.len()],
     /// Cosines and sines of the position, once they were needed.
     angles: (Vec<f32>, Vec<f32>),
-    /// Layer digests, by layer.
-    layers: Vec<Hash>,
+    /// Keys and values of the layers so far, as layer digests are of them.
+    left: Vec<u8>,
     /// The first thing that is wrong.
     pub(crate) fault: Option<LightFault>,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) fn new(position: usize, token: u32, embedding: Vec<f32>) -> Row {
         let kept = [embedding, vec![], vec![]];
-        Row { position, token, kept, angles: Default::default(), layers: vec![], fault: None }
+        Row { position, token, kept, angles: Default::default(), left: vec![], fault: None }
     }
 
     /// Its queries, rotated and spread.
@@ -93,10 +93,7 @@ pub(crate) struct Desk {
     /// What the input was quantised from.
     quantised: usize,
     inner: Input,
-    levels: Vec<i8>,
-    layers: Vec<Hash>,
-    /// Keys and values of the layer that is at work, as its digest hashes them.
-    pub(crate) keys_and_values: Vec<u8>,
+    left: Vec<u8>,
     bytes: Vec<u8>,
     fault: Option<LightFault>,
 }
@@ -131,7 +128,7 @@ impl Desk {
             std::mem::swap(&mut self.registers[index(register)], kept);
         }
         std::mem::swap(&mut self.angles, &mut row.angles);
-        std::mem::swap(&mut self.layers, &mut row.layers);
+        std::mem::swap(&mut self.left, &mut row.left);
         std::mem::swap(&mut self.fault, &mut row.fault);
     }
 
@@ -298,39 +295,44 @@ impl Desk {
     }
 
     /// Keys and values of a layer (specification, section 7), as its digest hashes them; queries stay to be quantised.
-    pub(crate) fn store(&mut self, isa: Isa, head_dim: usize) {
-        let mut bytes = std::mem::take(&mut self.keys_and_values);
-        let mut levels = std::mem::take(&mut self.levels);
-        bytes.clear();
-        levels.resize(head_dim, 0);
+    pub(crate) fn store(&mut self, isa: Isa, shape: &Shape) -> &[u8] {
+        let head_dim = shape.head_dim;
+        if self.left.is_empty() {
+            self.left.reserve_exact(shape.layers * (1 + 2 * shape.key_heads * (head_dim + 4)));
+        }
+        self.left.push(cpu::LAYER);
+        let start = self.left.len();
         for (register, is_key) in [(Register::Key, true), (Register::Value, false)] {
             let mut heads = self.take(register);
             for x in heads.chunks_exact_mut(head_dim) {
                 if is_key {
                     spread::spread_head(isa, x);
                 }
-                let scale = quantise_i8(isa, x, &mut levels).unwrap_or_else(|_| {
+                let at = self.left.len();
+                self.left.resize(at + head_dim, 0);
+                let levels: &mut [i8] = bytemuck::cast_slice_mut(&mut self.left[at..]);
+                let scale = quantise_i8(isa, x, levels).unwrap_or_else(|_| {
                     levels.fill(0);
-                    self.fail(LightFault::NotFinite);
+                    self.fault.get_or_insert(LightFault::NotFinite);
                     0.0
                 });
-                bytes.extend(levels.iter().map(|level| *level as u8));
-                bytes.extend(scale.to_le_bytes());
+                self.left.extend(scale.to_le_bytes());
             }
             self.put(register, heads);
         }
         for query in self.registers[index(Register::Query)].chunks_exact_mut(head_dim) {
             spread::spread_head(isa, query);
         }
-        self.layers.push(cpu::layer_digest(&bytes));
-        (self.keys_and_values, self.levels) = (bytes, levels);
+        &self.left[start..]
     }
 
     /// The receipt's leaf (docs/receipts.md, section 3), once the plan's body is done.
-    pub(crate) fn leaf(&mut self) -> Hash {
+    pub(crate) fn leaf(&mut self, isa: Isa, layers: usize) -> Hash {
+        let mut digests = vec![[0; 32]; layers];
+        cpu::hash_each(isa, &self.left, &mut digests);
         self.bytes.clear();
         self.input.write(&mut self.bytes);
-        cpu::leaf(self.token, &self.layers, &self.bytes, self.input.scale)
+        cpu::leaf(self.token, &digests, &self.bytes, self.input.scale)
     }
 
     /// Logits, once the plan's body is done.

@@ -58,8 +58,7 @@ impl Walk {
                         desk.run(with, products, run);
                         match &writer {
                             Some(writer) => {
-                                desk.store(with.isa, shape.head_dim);
-                                writer.write(position, &desk.keys_and_values);
+                                writer.write(position, desk.store(with.isa, shape));
                             }
                             None => then(number, desk),
                         }

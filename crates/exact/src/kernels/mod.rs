@@ -15,11 +15,15 @@ mod narrow;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod spread;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 
+use crate::hash::Block;
 use crate::isa::{Isa, Level};
 use crate::quantise::{CHUNK, CHUNK_STRIDE, TILE_ROWS};
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Compiles a function marked `#[inline(always)]` once per instruction set and dispatches on its first argument.
 macro_rules! versions {
@@ -258,6 +262,26 @@ pub(crate) fn spread(isa: Isa, values: &mut [f32], block: usize) {
         // SAFETY: as above.
         Level::Avx512 | Level::Amx if block >= 16 => unsafe { spread::avx512(values, block) },
         _ => scalar::spread(values, block),
+    }
+}
+
+/// Words of a part of each of `count` messages, `stride` bytes apart: word j of message i becomes lane i of word j of a block.
+/// Zeros follow the part's end; lanes beyond the messages mean nothing.
+#[inline]
+pub(crate) fn transpose(
+    isa: Isa,
+    messages: &[u8],
+    stride: usize,
+    count: usize,
+    part: Range<usize>,
+    blocks: &mut [Block],
+) {
+    match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: an Isa of this level exists only where the processor has these instructions.
+        Level::Avx512 | Level::Amx => unsafe { transpose::avx512(messages, stride, count, part, blocks) },
+        _ => scalar::transpose(messages, stride, count, part, blocks),
     }
 }
 

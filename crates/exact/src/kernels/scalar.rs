@@ -1,7 +1,9 @@
-//! Products and spreading in plain Rust: the reference for the other kernels.
+//! Products, spreading and transposing in plain Rust: the reference for the other kernels.
 
 use super::{Left, Panel, Right};
+use crate::hash::{BLOCK_BYTES, Block};
 use crate::quantise::{CHUNK, CHUNK_STRIDE};
+use std::ops::Range;
 
 pub(super) fn products(left: Left<'_>, right: Right<'_>, panel: &mut Panel) {
     for (first, rows, bytes) in left.tiles() {
@@ -47,6 +49,23 @@ pub(super) fn row_products(left: &[u8], rows: &[i8], stride: usize, sums: &mut [
         for (chunk, weights) in rows[i * stride..][..stride].chunks_exact(CHUNK).enumerate() {
             for (x, w) in left[chunk * CHUNK_STRIDE..][..CHUNK].iter().zip(weights) {
                 *sum = sum.wrapping_add(i32::from(*x) * i32::from(*w));
+            }
+        }
+    }
+}
+
+/// See [`super::transpose`].
+pub(super) fn transpose(messages: &[u8], stride: usize, count: usize, part: Range<usize>, blocks: &mut [Block]) {
+    for (block, at) in blocks.iter_mut().zip(part.clone().step_by(BLOCK_BYTES)) {
+        for lane in 0..count {
+            let message = &messages[lane * stride..][at..part.end];
+            let mut bytes = [0; BLOCK_BYTES];
+            match message.first_chunk::<BLOCK_BYTES>() {
+                Some(whole) => bytes = *whole,
+                None => bytes[..message.len()].copy_from_slice(message),
+            }
+            for (word, four) in block.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                word[lane] = u32::from_le_bytes(*four);
             }
         }
     }
