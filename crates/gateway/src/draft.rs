@@ -3,6 +3,7 @@
 use crate::calls::Calls;
 use crate::numbers::Taken;
 use engine::{Completion, Finish, Request};
+use exact::Isa;
 use model::{Model, Origin, Text};
 use receipt::{Activations, Bundle, Claims, Form, Hash, Nonce, Opening, Salts, Settings, Shaping, SigningKey};
 
@@ -168,7 +169,7 @@ impl Draft {
             seed: request.sampling.seed,
             seed_from_client,
             seed_number: taken.as_ref().map(|taken| taken.number),
-            trace: opening.trace_root(),
+            trace: opening.trace_root_with(|messages, hashes| cpu::hash_each(Isa::best(), messages, hashes)),
             time_seconds: 0,
             price: base.price,
             opening_seconds: 0,

@@ -34,6 +34,13 @@ struct State {
     aborted: BTreeSet<u64>,
 }
 
+impl State {
+    /// Numbers that are committed to and not taken.
+    fn left(&self) -> u64 {
+        self.lists.back().map_or(0, |(_, end, _)| end.saturating_sub(self.next))
+    }
+}
+
 /// From where the log must be read to know all that is open: written beside it whenever a list is logged.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Mark {
@@ -90,13 +97,18 @@ impl Numbers {
         Some(Taken { number, origin, numbers: self.clone(), settled: false })
     }
 
+    /// Whether few numbers are left, so that a list is to be logged.
+    pub(crate) fn are_few(&self) -> bool {
+        self.lock().left() < LEFT_MIN
+    }
+
     /// The list to log now, if few numbers are left, and what to write beside the log before.
     pub(crate) fn wanted(&self, log_size: u64, time_seconds: u64) -> Option<(Seeds, Mark)> {
         let state = self.lock();
-        let committed = state.lists.back().map_or(state.next, |(_, end, _)| *end);
-        if committed - state.next >= LEFT_MIN {
+        if state.left() >= LEFT_MIN {
             return None;
         }
+        let committed = state.next + state.left();
         let commitments = (committed..committed + LIST).map(|number| seed::commitment(number, &self.secret_of(number)));
         let seeds = Seeds { first: committed, commitments: commitments.collect(), time_seconds };
         let oldest = state.open.first_key_value().map(|(number, size)| (*number, *size));

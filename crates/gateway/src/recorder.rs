@@ -18,6 +18,7 @@ use receipt::{Aborted, Hash, Nonce, SigningKey, Statement};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tlog::{Log, LogError, Name, name_of};
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,6 +30,9 @@ const GROUP_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a file of openings, about.
 const SEGMENT_BYTES: u64 = 64 << 20;
+/// After a group was written, a receipt that comes so soon is not the last: it waits [`GATHERING`] for others to be written with.
+const BUSY: Duration = Duration::from_millis(10);
+const GATHERING: Duration = Duration::from_millis(1);
 /// Numbers to be aborted that do not wait for a receipt to be written with.
 const ABORTED_WAITING: usize = 32;
 /// Where the log is to be read from for what is open.
@@ -163,7 +167,7 @@ impl Recorder {
     /// Takes a numbered secret for a request; none if so many requests came at once that none is left for now.
     pub(crate) fn take(&self, nonce: Nonce) -> Option<Taken> {
         let taken = self.numbers.take(nonce, self.log.size());
-        let few = taken.is_none() || self.numbers.wanted(0, 0).is_some();
+        let few = taken.is_none() || self.numbers.are_few();
         if (few || self.numbers.to_abort_count() >= ABORTED_WAITING)
             && let Some(jobs) = &self.jobs
         {
@@ -297,8 +301,13 @@ struct Signed {
 
 impl Writer {
     fn run(mut self, mut inbox: mpsc::Receiver<Job>) {
+        let mut written: Option<Instant> = None;
         while let Some(first) = inbox.blocking_recv() {
+            if written.is_some_and(|written| written.elapsed() < BUSY) {
+                std::thread::sleep(GATHERING);
+            }
             self.write(first, &mut inbox);
+            written = Some(Instant::now());
         }
         // What was aborted last is logged now; if that fails, when the server starts again.
         let _ = self.append(vec![], now_seconds());

@@ -37,7 +37,8 @@ impl Lie {
     }
 }
 
-/// Signs an opening as if it were what `claims` are about: everything else they say stays.
+/// Signs an opening as if it were what `claims` are about: hashes, counts and seed are the opening's, everything else they say
+/// stays.
 pub fn sign_as_if_true(claims: &Claims, opening: Opening, key: &SigningKey) -> Bundle {
     let claims = Claims {
         prompt: opening.prompt_hash(),
@@ -45,6 +46,7 @@ pub fn sign_as_if_true(claims: &Claims, opening: Opening, key: &SigningKey) -> B
         output: opening.output_hash(),
         prompt_tokens: opening.prompt.len() as u64,
         output_tokens: opening.output.len() as u64,
+        seed: opening.settings.seed,
         trace: opening.trace_root(),
         ..claims.clone()
     };

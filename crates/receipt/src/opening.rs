@@ -69,6 +69,11 @@ impl Opening {
         trace::root(&self.leaves, &self.salts.trace)
     }
 
+    /// The same, hashing as [`trace::root_with`] does.
+    pub fn trace_root_with(&self, hash_each: impl FnMut(&[u8], &mut [Hash])) -> Hash {
+        trace::root_with(&self.leaves, &self.salts.trace, hash_each)
+    }
+
     /// Whether this is what `claims` bind.
     pub fn check(&self, claims: &Claims) -> Result<(), Mismatch> {
         let (prompt, output, leaves) = (self.prompt.len() as u64, self.output.len() as u64, self.leaves.len() as u64);
