@@ -2,7 +2,8 @@
 
 use receipt::ReceiptError;
 
-/// Why there is no verdict. All but [`AuditError::Adapter`] and [`AuditError::Threads`] are faults of the bundle.
+/// Why there is no verdict. All but [`AuditError::Adapter`], [`AuditError::Withheld`] and [`AuditError::Threads`] are faults of the
+/// bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The receipt is malformed or its signature is not valid.
@@ -53,6 +54,9 @@ pub enum AuditError {
     /// The adapter has the digest that was claimed but is not for this base.
     #[error("the adapter does not fit this base: load the one made for it")]
     Adapter,
+    /// The node owes the opening and did not give it.
+    #[error("the node did not produce what opens the receipt: {0}")]
+    Withheld(String),
     /// Threads could not be started.
     #[error("cannot start threads: {0}; try fewer")]
     Threads(#[from] std::io::Error),

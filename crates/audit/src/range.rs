@@ -1,4 +1,4 @@
-//! Replays many answers: every bundle of a folder, with a signed line for each verdict, going on where it was left.
+//! Replays many answers, of a folder or of a log, with a signed line for each verdict, going on where it was left.
 //!
 //! The lines are a chain: each names the hash of the one before. A line that was cut off by a crash is dropped when the
 //! file is opened again, and its answer replayed again; nothing that was written whole is lost or done twice.
@@ -38,7 +38,7 @@ pub struct Statement {
     pub receipt: String,
     /// Hash of the line before, in hexadecimal; empty on the first.
     pub previous: String,
-    /// The verdict, or `{"verdict": "error", "why": …}` where there is none.
+    /// The verdict, or `{"verdict": "error", "why": …}` where there is none; "withheld" if the node did not open its receipt.
     pub verdict: serde_json::Value,
 }
 
@@ -93,6 +93,11 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// Answers that were withheld are asked for again in the next run.
+fn is_final(verdict: &serde_json::Value) -> bool {
+    verdict["verdict"] != "withheld"
+}
+
 fn is_equal(verdict: &serde_json::Value) -> bool {
     verdict["verdict"] == "equal"
 }
@@ -139,18 +144,19 @@ impl Verdicts {
         let text = std::str::from_utf8(&bytes[..whole]).map_err(|_| RangeError::Line { line: 1 })?;
         let lines = read(text)?;
         let others = lines.iter().filter(|(_, statement)| !is_equal(&statement.verdict)).count();
-        let done = lines.into_iter().map(|(_, statement)| statement.receipt).collect();
+        let settled = lines.into_iter().filter(|(_, statement)| is_final(&statement.verdict));
+        let done = settled.map(|(_, statement)| statement.receipt).collect();
         let last_line = text.split_inclusive('\n').next_back();
         let last = last_line.map_or(String::new(), |line| hex(blake3::hash(line.as_bytes()).as_bytes()));
         Ok(Verdicts { file, path: path.to_owned(), key, last, done, others })
     }
 
-    /// Whether a receipt has its line.
+    /// Whether a receipt has its line, and is not to be asked for again.
     pub fn has(&self, receipt: &Hash) -> bool {
         self.done.contains(&hex(receipt))
     }
 
-    /// Lines there are.
+    /// Receipts that have one.
     pub fn len(&self) -> usize {
         self.done.len()
     }
@@ -169,9 +175,11 @@ impl Verdicts {
     pub fn append(&mut self, receipt: &Hash, verdict: &Result<Verdict, AuditError>) -> Result<(), RangeError> {
         let verdict = match verdict {
             Ok(verdict) => serde_json::to_value(verdict)?,
+            Err(AuditError::Withheld(why)) => serde_json::json!({"verdict": "withheld", "why": why}),
             Err(error) => serde_json::json!({"verdict": "error", "why": error.to_string()}),
         };
         self.others += usize::from(!is_equal(&verdict));
+        let settled = is_final(&verdict);
         let statement = Statement {
             version: 1,
             arithmetic: exact::VERSION,
@@ -189,7 +197,9 @@ impl Verdicts {
         let failed = |error| RangeError::File { path: self.path.clone(), error };
         self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data()).map_err(failed)?;
         self.last = hex(blake3::hash(text.as_bytes()).as_bytes());
-        self.done.insert(hex(receipt));
+        if settled {
+            self.done.insert(hex(receipt));
+        }
         Ok(())
     }
 }
@@ -207,14 +217,32 @@ pub struct Tally {
     pub skipped: usize,
     /// Files that are no bundles.
     pub unreadable: usize,
+    /// Answers that the node did not open.
+    pub withheld: usize,
     /// Positions replayed.
     pub positions: usize,
 }
 
+/// What there is of an answer.
+pub enum Produced {
+    /// Its bundle.
+    Bundle(Box<Bundle>),
+    /// The node owes the opening of the receipt with this hash and did not give it; why.
+    Withheld(Hash, String),
+    /// Something that is no bundle.
+    Unreadable,
+}
+
+impl<E> From<Result<Bundle, E>> for Produced {
+    fn from(read: Result<Bundle, E>) -> Produced {
+        read.map_or(Produced::Unreadable, |bundle| Produced::Bundle(Box::new(bundle)))
+    }
+}
+
 /// Replays bundles, skipping those that have a line. `told` is called after each with the tally so far, the receipt's name and
 /// the verdict.
-pub fn replay_all<E>(
-    bundles: impl Iterator<Item = Result<Bundle, E>>,
+pub fn replay_all(
+    answers: impl Iterator<Item = Produced>,
     base: &Arc<Model>,
     adapters: &[Adapter],
     config: impl Fn() -> ReplayConfig<'static>,
@@ -222,20 +250,26 @@ pub fn replay_all<E>(
     mut told: impl FnMut(&Tally, &str, &Result<Verdict, AuditError>),
 ) -> Result<Tally, RangeError> {
     let mut tally = Tally::default();
-    for bundle in bundles {
-        let Ok(bundle) = bundle else {
-            tally.unreadable += 1;
-            continue;
+    for answer in answers {
+        let (hash, verdict) = match answer {
+            Produced::Unreadable => {
+                tally.unreadable += 1;
+                continue;
+            }
+            Produced::Withheld(hash, why) => (hash, Err(AuditError::Withheld(why))),
+            Produced::Bundle(bundle) => {
+                let hash = receipt::hash(&bundle.receipt);
+                if verdicts.has(&hash) {
+                    tally.skipped += 1;
+                    continue;
+                }
+                let claims = receipt::Receipt::parse(&bundle.receipt).map(|receipt| receipt.claims);
+                let named = claims.ok().and_then(|claims| claims.adapter);
+                let adapter = adapters.iter().find(|adapter| Some(adapter.digest) == named);
+                (hash, replay(&bundle, base.clone(), adapter, config()))
+            }
         };
-        let hash = receipt::hash(&bundle.receipt);
-        if verdicts.has(&hash) {
-            tally.skipped += 1;
-            continue;
-        }
-        let claims = receipt::Receipt::parse(&bundle.receipt).map(|receipt| receipt.claims);
-        let named = claims.ok().and_then(|claims| claims.adapter);
-        let adapter = adapters.iter().find(|adapter| Some(adapter.digest) == named);
-        let verdict = match replay(&bundle, base.clone(), adapter, config()) {
+        let verdict = match verdict {
             Err(AuditError::Threads(error)) => return Err(AuditError::Threads(error).into()),
             verdict => verdict,
         };
@@ -245,6 +279,7 @@ pub fn replay_all<E>(
                 tally.positions += positions;
             }
             Ok(Verdict::Differs { .. }) => tally.differing += 1,
+            Err(AuditError::Withheld(_)) => tally.withheld += 1,
             Err(_) => tally.errors += 1,
         }
         verdicts.append(&hash, &verdict)?;

@@ -4,7 +4,7 @@
 
 mod support;
 
-use audit::range::{RangeError, Tally, Verdicts, read, replay_all};
+use audit::range::{Produced, RangeError, Tally, Verdicts, read, replay_all};
 use model::Adapter;
 use receipt::{Bundle, ReceiptError, Settings, SigningKey};
 use support::{Case, config, model, prompt, settings};
@@ -23,7 +23,7 @@ fn run(verdicts: &mut Verdicts, bundles: &[Bundle], most: usize) -> Tally {
     let adapters = [Adapter::random(&model.plan, 4, 7)];
     let all = bundles.iter().take(most).map(|bundle| Ok::<_, ReceiptError>(bundle.clone()));
     let unreadable = std::iter::once(Bundle::from_bytes(b"nothing"));
-    replay_all(all.chain(unreadable), &model, &adapters, config, verdicts, |_, _, _| {}).unwrap()
+    replay_all(all.chain(unreadable).map(Produced::from), &model, &adapters, config, verdicts, |_, _, _| {}).unwrap()
 }
 
 #[test]
@@ -45,6 +45,26 @@ fn every_answer_gets_one_signed_line_across_interruptions() {
     let mut again = Verdicts::open(&path, key()).unwrap();
     assert_eq!(run(&mut again, &bundles, 6).skipped, 6);
     assert_eq!((again.len(), again.others()), (6, 1));
+}
+
+#[test]
+fn an_answer_that_was_withheld_is_a_signed_verdict_and_is_asked_for_again() {
+    let (folder, bundles, model) = (tempfile::tempdir().unwrap(), bundles(), model());
+    let path = folder.path().join("verdicts.jsonl");
+    let adapters = [Adapter::random(&model.plan, 4, 7)];
+    let hash = receipt::hash(&bundles[1].receipt);
+    let run = |answer: Produced| {
+        let mut verdicts = Verdicts::open(&path, SigningKey::from_bytes(&[8; 32])).unwrap();
+        replay_all([answer].into_iter(), &model, &adapters, config, &mut verdicts, |_, _, _| {}).unwrap()
+    };
+    assert_eq!(run(Produced::Withheld(hash, "404".to_owned())).withheld, 1);
+    assert_eq!(run(Produced::Bundle(Box::new(bundles[1].clone()))).equal, 1);
+    assert_eq!(run(Produced::Bundle(Box::new(bundles[1].clone()))).skipped, 1);
+    let lines = read(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let said: Vec<_> = lines.iter().map(|(_, statement)| statement.verdict["verdict"].clone()).collect();
+    assert_eq!(said, ["withheld", "equal"]);
+    // That it was once withheld stays in the account.
+    assert_eq!(Verdicts::open(&path, SigningKey::from_bytes(&[8; 32])).unwrap().others(), 1);
 }
 
 #[test]

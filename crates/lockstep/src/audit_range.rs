@@ -1,10 +1,11 @@
-//! `lockstep audit`: replays a whole folder of answers.
+//! `lockstep audit`: replays a whole folder of answers, or those of a log.
 
+use crate::audit_log::{FromLogArgs, Owed, Produce};
 use crate::failure::{Failure, io};
 use crate::progress::count_bar;
 use crate::source::ModelArgs;
 use crate::subject::{load_adapters, own_key};
-use audit::range::{Verdicts, replay_all};
+use audit::range::{Produced, Verdicts, replay_all};
 use audit::{AuditError, ReplayConfig, Verdict};
 use clap::Args;
 use receipt::{Bundle, ReceiptError};
@@ -14,7 +15,10 @@ use std::path::{Path, PathBuf};
 #[derive(Args, Debug)]
 pub(crate) struct AuditArgs {
     /// Folder of bundles: every file ending in .receipt, or what `/v1/receipts/{id}` gave under any name.
-    folder: PathBuf,
+    #[arg(required_unless_present = "log")]
+    folder: Option<PathBuf>,
+    #[command(flatten)]
+    from_log: FromLogArgs,
     #[command(flatten)]
     model: ModelArgs,
     /// Adapters the answers may have used. Without --model: the demo's are known.
@@ -36,16 +40,20 @@ pub(crate) fn run(args: &AuditArgs) -> Result<bool, Failure> {
     let data = args.model.data_folder()?;
     let path = args.verdicts.clone().unwrap_or_else(|| data.join("verdicts.jsonl"));
     let key = own_key(&data.join("auditor.key"))?;
-    let files = files(&args.folder)?;
     let mut verdicts = Verdicts::open(&path, key).map_err(|error| Failure(error.to_string()))?;
     let (isa, threads) = (args.model.machine.isa()?, args.model.machine.threads());
-    let bar = count_bar("replaying answers", files.len() as u64);
-    let bundles = files.iter().map(|path| {
+    let mut source = Source::open(args, &verdicts)?;
+    let bar = count_bar("replaying answers", source.count() as u64);
+    let mut failed = None;
+    let answers = std::iter::from_fn(|| {
         bar.inc(1);
-        read(path)
+        source.next().unwrap_or_else(|failure| {
+            failed = Some(failure);
+            None
+        })
     });
     let tally = replay_all(
-        bundles,
+        answers,
         &base.model,
         &adapters,
         || ReplayConfig::new(isa, threads),
@@ -58,15 +66,86 @@ pub(crate) fn run(args: &AuditArgs) -> Result<bool, Failure> {
     )
     .map_err(|error| Failure(error.to_string()))?;
     bar.finish_and_clear();
+    let (before, expired) = source.passed_over();
     println!(
         "{} equal, {} differ, {} without a verdict, {} replayed before, {} not readable; {} positions",
-        tally.equal, tally.differing, tally.errors, tally.skipped, tally.unreadable, tally.positions
+        tally.equal,
+        tally.differing,
+        tally.errors,
+        tally.skipped + before,
+        tally.unreadable,
+        tally.positions
     );
+    if tally.withheld + expired > 0 {
+        println!("{} withheld by the node, {expired} no longer owed", tally.withheld);
+    }
     println!("signed verdicts: {}", path.display());
-    if tally.skipped > 0 && verdicts.others() > 0 {
+    if tally.skipped + before > 0 && verdicts.others() > 0 {
         println!("{} verdicts of all runs are not \"equal\"", verdicts.others());
     }
-    Ok(verdicts.others() + tally.unreadable == 0)
+    match failed {
+        Some(failure) => Err(Failure(format!("{failure}; what was replayed is kept, the same command goes on"))),
+        None => Ok(verdicts.others() + tally.unreadable == 0),
+    }
+}
+
+/// Where answers come from, one after the other.
+enum Source {
+    Folder(std::vec::IntoIter<PathBuf>),
+    Log {
+        owed: std::vec::IntoIter<Owed>,
+        produce: Produce,
+        /// Replayed in an earlier run.
+        before: usize,
+        /// No longer owed.
+        expired: usize,
+    },
+}
+
+impl Source {
+    fn open(args: &AuditArgs, verdicts: &Verdicts) -> Result<Source, Failure> {
+        match (&args.folder, &args.from_log.log) {
+            (_, Some(log)) => {
+                let mut owed = args.from_log.owed(log)?;
+                let all = owed.len();
+                owed.retain(|owed| !verdicts.has(&owed.hash));
+                let produce = args.from_log.producer(log, BUNDLE_BYTES_MAX as usize)?;
+                Ok(Source::Log { before: all - owed.len(), expired: 0, owed: owed.into_iter(), produce })
+            }
+            (Some(folder), None) => Ok(Source::Folder(files(folder)?.into_iter())),
+            (None, None) => Err(Failure("give a folder of bundles, or --log".to_owned())),
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Source::Folder(files) => files.len(),
+            Source::Log { owed, .. } => owed.len(),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Produced>, Failure> {
+        match self {
+            Source::Folder(files) => Ok(files.next().map(|path| read(&path).into())),
+            Source::Log { owed, produce, expired, .. } => {
+                for owed in owed.by_ref() {
+                    match produce(&owed)? {
+                        None => *expired += 1,
+                        found => return Ok(found),
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Answers replayed before, and those no longer owed.
+    fn passed_over(&self) -> (usize, usize) {
+        match self {
+            Source::Folder(_) => (0, 0),
+            Source::Log { before, expired, .. } => (*before, *expired),
+        }
+    }
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {

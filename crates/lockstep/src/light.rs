@@ -62,7 +62,7 @@ pub(crate) struct LightCheckArgs {
 
 /// Consecutive positions.
 #[derive(Clone, Debug)]
-pub(crate) struct Span(Range<usize>);
+pub(crate) struct Span(pub(crate) Range<usize>);
 
 impl FromStr for Span {
     type Err = String;
@@ -135,8 +135,7 @@ pub(crate) fn run_check(args: &LightCheckArgs) -> Result<bool, Failure> {
             (Key::from_bytes(&read(key)?).map_err(wrong)?, Frame::from_bytes(&read(frame)?).map_err(wrong)?)
         }
         (_, _, Some(beacon)) => {
-            let wrong = || Failure("--beacon takes hexadecimal digits, two a byte".to_owned());
-            let beacon = from_hex(beacon).ok_or_else(wrong)?;
+            let beacon = bytes_of_beacon(beacon)?;
             let claims = args.subject.claims()?;
             let model = subject::in_its_mode(&args.subject.model, &claims);
             let mut hasher = blake3::Hasher::new();
@@ -156,19 +155,30 @@ pub(crate) fn run_check(args: &LightCheckArgs) -> Result<bool, Failure> {
     tell(&verdict.map_err(|error| Failure(error.to_string()))?, args.json)
 }
 
-/// `verify --light`: opens the whole answer and checks it with a fresh secret key, in one process.
-pub(crate) fn run_verify(args: &SubjectArgs, json: bool) -> Result<bool, Failure> {
+/// `verify --light`: opens the whole answer and checks it, in one process, with a fresh secret key, or by the coin that the beacon
+/// and the opening make.
+pub(crate) fn run_verify(args: &SubjectArgs, beacon: Option<&str>, json: bool) -> Result<bool, Failure> {
     let subject = args.load()?;
     let machine = &args.model.machine;
     let (isa, threads) = (machine.isa()?, machine.threads());
     let failed = |error: String| Failure(error);
-    let (key, frame) = Key::secret(&subject.base.model, subject::random()?, isa, threads)
-        .map_err(|error| failed(error.to_string()))?;
     let opening = open(&subject, &args.model, None)?;
+    let (key, frame) = match beacon {
+        None => Key::secret(&subject.base.model, subject::random()?, isa, threads),
+        Some(beacon) => {
+            Key::from_coin(&subject.base.model, &opening.to_bytes(), &bytes_of_beacon(beacon)?, isa, threads)
+        }
+    }
+    .map_err(|error| failed(error.to_string()))?;
     let text = subject.base.text()?;
     let config = LightConfig { isa, threads, text: Some(&text) };
     let verdict = check(&subject.bundle, &opening, &key, &frame, subject.adapter.as_ref(), config);
     tell(&verdict.map_err(|error| failed(error.to_string()))?, json)
+}
+
+/// A beacon's value as it was typed.
+pub(crate) fn bytes_of_beacon(digits: &str) -> Result<Vec<u8>, Failure> {
+    from_hex(digits).ok_or_else(|| Failure("--beacon takes hexadecimal digits, two a byte".to_owned()))
 }
 
 fn tell(verdict: &LightVerdict, json: bool) -> Result<bool, Failure> {

@@ -1,6 +1,7 @@
 //! Exact inference of many adapters on one base model, with a receipt for every answer.
 
 mod accounts;
+mod audit_log;
 mod audit_range;
 mod bench;
 mod books;

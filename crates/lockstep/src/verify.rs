@@ -44,6 +44,10 @@ pub(crate) struct VerifyArgs {
     /// Open the answer and check it without the levels of the weights, in one process: see light-check.
     #[arg(long, conflicts_with_all = ["proof", "log"])]
     light: bool,
+    /// With --light, a public coin in place of a fresh secret: a random value, in hexadecimal, that nobody knew when the opening was
+    /// handed out.
+    #[arg(long, value_name = "HEX", requires = "light")]
+    beacon: Option<String>,
     /// Print the verdict as one line of JSON.
     #[arg(long)]
     json: bool,
@@ -59,7 +63,7 @@ const PROOF_BYTES_MAX: usize = 1 << 17;
 pub(crate) fn run(args: &VerifyArgs) -> Result<bool, Failure> {
     if args.light {
         let (receipt, model, adapters) = (args.receipt.clone(), args.model.clone(), args.adapters.clone());
-        return crate::light::run_verify(&SubjectArgs { receipt, model, adapters }, args.json);
+        return crate::light::run_verify(&SubjectArgs { receipt, model, adapters }, args.beacon.as_deref(), args.json);
     }
     let bundle = Bundle::from_bytes(&read(&args.receipt)?)
         .map_err(|error| Failure(format!("{}: {error}", args.receipt.display())))?;
