@@ -12,7 +12,7 @@ use crate::queue::Queue;
 use crate::request::{Failure, Purpose};
 use crate::schedule::Share;
 use crate::sequence::Sequence;
-use crate::time::{Meter, Use, divide};
+use crate::time::{Clock, Meter, Use, divide};
 use cpu::{Draw, Hash, PAGE, Segment, Wanted};
 use model::{Adapter, Model};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(crate) struct Core {
     steps: u64,
     counters: Counters,
     meter: Meter,
-    pub(crate) pace: Pace,
+    pace: Pace,
     /// What adapters took and gave since they were last asked after.
     uses: Vec<(Option<Arc<AdapterHandle>>, Use)>,
 }
@@ -62,7 +62,8 @@ pub struct Load {
 }
 
 impl Core {
-    pub(crate) fn new(device: Box<dyn Device>, model: &Model, config: Config) -> Self {
+    /// `clock` is what time is charged and paced by.
+    pub(crate) fn new(device: Box<dyn Device>, model: &Model, config: Config, clock: Clock) -> Self {
         Core {
             device,
             memory: Memory::new(&model.shape, &config),
@@ -75,7 +76,7 @@ impl Core {
             arrivals: 0,
             steps: 0,
             counters: Counters::default(),
-            meter: Meter::new(),
+            meter: Meter::new(clock),
             uses: Vec::new(),
         }
     }

@@ -55,6 +55,7 @@ use crate::device::CpuDevice;
 use crate::run::{Command, Shown, run};
 use crate::sequence::Sequence;
 use crate::ticket::Tickets;
+use crate::time::machine_clock;
 use grammar::Guides;
 use model::{Model, Text};
 use std::path::Path;
@@ -89,7 +90,7 @@ impl Engine {
         let executor = cpu::Config { threads: config.threads, isa: config.isa, trace: true };
         let plan = config.plan(&model.shape);
         let device = CpuDevice::new(model.clone(), executor, plan.pages_max)?;
-        let core = Core::new(Box::new(device), &model, config);
+        let core = Core::new(Box::new(device), &model, config, machine_clock());
         let back = commands.clone();
         // A failing send means that the engine ends.
         let deliver = move |loaded| drop(back.send(Command::Loaded(loaded)));

@@ -11,9 +11,9 @@ impl Core {
     /// What the step computes: shares of sequences that have the pages for it.
     pub(super) fn plan(&mut self) -> Vec<Share> {
         let pending = self.pending();
-        let decoding = pending.iter().filter(|pending| **pending == 1).count();
-        let beside = self.pace.beside(self.crowd());
-        let step_tokens = self.config.step_tokens.min(beside.saturating_add(decoding));
+        let crowd = self.crowd();
+        let decoding = crowd.settled + crowd.young;
+        let step_tokens = self.config.step_tokens.min(self.pace.beside(crowd).saturating_add(decoding));
         let shares = schedule(pending.iter().copied(), step_tokens);
         let shares = self.find_pages(shares);
         // A stream by itself guesses as much as it likes; beside others guesses may take what prompts may.

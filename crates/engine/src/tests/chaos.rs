@@ -20,7 +20,7 @@ fn any_config(dice: &mut Dice) -> Config {
         host_memory: dice.below(4) as u64 * each,
         sequences_max: [2, 5, 64][dice.below(3)],
         step_tokens: [7, 40, 256][dice.below(3)],
-        slowdown_max: [1.01, f64::INFINITY, f64::INFINITY, f64::INFINITY][dice.below(4)],
+        slowdown_max: [1.01, 1.5, f64::INFINITY][dice.below(3)],
         context: 8 * 64,
         prefix_cache: dice.below(4) > 0,
         draft_tokens: [0, 8, 64][dice.below(3)],
@@ -140,7 +140,7 @@ fn whatever_happens_around_it_an_answer_has_the_bits_of_a_quiet_machine() {
     println!("{answered} answers; {total:?}");
     // Whether everything that should happen did.
     let happened = [total.preemptions, total.cached_tokens, total.drafts_accepted, total.drafts_rejected];
-    assert!(happened.iter().all(|count| *count > 30), "{total:?}");
+    assert!(happened.iter().all(|count| *count > 50), "{total:?}");
     assert!(total.adapters_loaded > ADAPTERS as u64 * rounds && total.recomputed_tokens > 0, "{total:?}");
     assert!(answered > 25 * rounds as usize);
 }

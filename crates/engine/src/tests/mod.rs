@@ -11,16 +11,17 @@ mod time;
 use crate::adapters::{AdapterHandle, Adapters, Disk, Loaded, Loader};
 use crate::config::Config;
 use crate::core::Core;
-use crate::device::CpuDevice;
+use crate::device::{CpuDevice, Device, RowDraw, Stepped};
 use crate::request::{Completion, Event, Failure, Request};
 use crate::sequence::Sequence;
 use crate::ticket::Tickets;
-use cpu::{Hash, Pages};
+use cpu::{Hash, Pages, Segment};
 use exact::generator::philox;
 use exact::sample::Sampling;
 use exact::{Activations, Isa};
 use model::{Adapter, Mlp, Model, Rotary, Shape, Text};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::mpsc::Receiver;
@@ -99,11 +100,43 @@ pub(crate) fn config(pages: usize) -> Config {
     }
 }
 
-/// A core, and adapters whose loading the test does by hand.
+/// How long a step takes here, and how much longer for each of its tokens, in nanoseconds.
+pub(crate) const STEP_NANOSECONDS: u64 = 10_000_000;
+pub(crate) const TOKEN_NANOSECONDS: u64 = 1_000_000;
+
+/// A device whose steps take as long as they are said to.
+struct Timed {
+    device: CpuDevice,
+    clock: Arc<AtomicU64>,
+}
+
+impl Device for Timed {
+    fn step(&mut self, segments: &[Segment<'_>], draws: &[RowDraw<'_>]) -> Stepped {
+        let tokens: usize = segments.iter().map(|segment| segment.tokens.len()).sum();
+        self.clock.fetch_add(STEP_NANOSECONDS + TOKEN_NANOSECONDS * tokens as u64, SeqCst);
+        self.device.step(segments, draws)
+    }
+
+    fn release_page(&mut self, page: u32) {
+        self.device.release_page(page);
+    }
+
+    fn keep_adapter(&mut self, adapter: &Arc<Adapter>) {
+        self.device.keep_adapter(adapter);
+    }
+
+    fn drop_adapter(&mut self, adapter: &Arc<Adapter>) {
+        self.device.drop_adapter(adapter);
+    }
+}
+
+/// A core with a clock of its own, and adapters whose loading the test does by hand: what happens depends on nothing else.
 pub(crate) struct Rig {
     pub(crate) core: Core,
     pub(crate) adapters: Adapters,
     pub(crate) tickets: Arc<Tickets>,
+    /// Nanoseconds.
+    pub(crate) clock: Arc<AtomicU64>,
 }
 
 impl Rig {
@@ -111,11 +144,13 @@ impl Rig {
         let executor = cpu::Config { threads: config.threads, isa: config.isa, trace: true };
         let plan = config.plan(&model().shape);
         let device = CpuDevice::new(model(), executor, plan.pages_max).unwrap();
-        let core = Core::new(Box::new(device), &model(), config);
+        let clock = Arc::new(AtomicU64::new(0));
+        let (device, shown) = (Timed { device, clock: clock.clone() }, clock.clone());
+        let core = Core::new(Box::new(device), &model(), config, Box::new(move || shown.load(SeqCst)));
         let disk = Arc::new(Disk::new(model(), config.isa));
         let loader = Arc::new(Loader::start(disk.clone(), drop).unwrap());
         let adapters = Adapters::new(disk, loader, plan.adapters_bytes_max);
-        Rig { core, adapters, tickets: Arc::default() }
+        Rig { core, adapters, tickets: Arc::default(), clock }
     }
 
     /// An adapter that must be loaded: [`Rig::deliver`] does.
