@@ -260,7 +260,7 @@ impl Core {
                 continue;
             }
             if let Some(mut sequence) = self.queue.admit(&place) {
-                sequence.ticket = None;
+                sequence.note_admission();
                 sequence.set_adapter(handle.as_ref().and_then(|handle| self.memory.take_adapter(handle)));
                 room = room.saturating_sub(sequence.pending());
                 self.running.push(sequence);

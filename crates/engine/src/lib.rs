@@ -45,7 +45,7 @@ pub use crate::core::Load;
 pub use adapters::{AdapterError, AdapterHandle, Adapters, Roots};
 pub use config::{Config, MemoryPlan};
 pub use counters::Counters;
-pub use request::{Completion, Effort, Event, Failure, Finish, Priority, Purpose, Refusal, Request};
+pub use request::{Completion, Effort, Event, Failure, Finish, Priority, Purpose, Refusal, Request, Times};
 pub use shaping::Shaping;
 pub use time::{Time, Use};
 
@@ -168,6 +168,11 @@ impl Engine {
         let sequence = Box::new(Sequence::new(request, &self.text, guide, events, Some(ticket)));
         self.commands.send(Command::Add(sequence)).map_err(|_| Refusal::ShuttingDown)?;
         Ok(receiver)
+    }
+
+    /// Whether a request of this tenant would be queued now: a look that spares reading it if not.
+    pub fn has_room(&self, tenant: &cpu::Hash) -> bool {
+        self.tickets.has_room(tenant, self.config.queue_max)
     }
 
     fn check(&self, request: &Request) -> Result<(), Refusal> {

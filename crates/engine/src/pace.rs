@@ -1,15 +1,18 @@
 //! How long a step takes for so many tokens, learnt from the steps before, and how many of its tokens newcomers may have.
 //!
-//! A step takes nearly a constant, in which the weights are read, and so much for each token. A straight line through the
-//! last hundred steps or so tells both. Those whose answers are well under way are *settled*: for the sake of newcomers
+//! A step takes nearly a constant, in which the weights are read, and so much for each token. A straight line tells both:
+//! its slope through the last five hundred steps or so, its height through the last hundred. Steps that are slow because
+//! other programs had the cores tilt a line through few steps so much that newcomers wait for no reason, at half load for a
+//! second. Those whose answers are well under way are *settled*: for the sake of newcomers
 //! (prompts, and answers that have just begun) a step may take longer than the settled alone would by a given factor, or as
 //! long as a step that is quick enough for anybody. So a burst of requests slows nobody's stream down at once, however
 //! many they are; as its answers settle in turn, the steps grow. Where weights are dear and tokens cheap, many fit in.
 
 use std::time::Duration;
 
-/// What is left of a step's weight after the next one.
+/// What is left of a step's weight after the next one, for the line's height and for its slope.
 const FADING: f64 = 0.99;
+const FADING_SLOPE: f64 = 0.998;
 /// Steps before the line is trusted, and the tokens of newcomers until then.
 const STEPS_LEAST: f64 = 16.0;
 const TOKENS_AT_FIRST: usize = 64;
@@ -27,14 +30,46 @@ pub(crate) struct Crowd {
     pub(crate) young: usize,
 }
 
-/// A line through the last steps: sums of weights, tokens, nanoseconds and their products.
+/// Steps, faded: sums of weights, tokens, nanoseconds and their products.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Pace {
+struct Sums {
     weight: f64,
     tokens: f64,
     nanoseconds: f64,
     tokens_squared: f64,
     product: f64,
+}
+
+impl Sums {
+    fn add(&mut self, fading: f64, x: f64, y: f64) {
+        for (sum, new) in [
+            (&mut self.weight, 1.0),
+            (&mut self.tokens, x),
+            (&mut self.nanoseconds, y),
+            (&mut self.tokens_squared, x * x),
+            (&mut self.product, x * y),
+        ] {
+            *sum = *sum * fading + new;
+        }
+    }
+
+    fn means(&self) -> (f64, f64) {
+        (self.tokens / self.weight.max(1.0), self.nanoseconds / self.weight.max(1.0))
+    }
+
+    /// Of the line that fits best, if the steps differ enough to tell.
+    fn slope(&self) -> Option<f64> {
+        let (mean_x, mean_y) = self.means();
+        let variance = self.tokens_squared / self.weight - mean_x * mean_x;
+        (variance > VARIANCE_LEAST).then(|| (self.product / self.weight - mean_x * mean_y) / variance)
+    }
+}
+
+/// The line.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Pace {
+    latest: Sums,
+    longer: Sums,
     /// Nanoseconds a token.
     slope: f64,
     slowdown_max: f64,
@@ -49,30 +84,21 @@ impl Pace {
     /// A step of so many tokens took so long.
     pub(crate) fn learn(&mut self, tokens: usize, nanoseconds: u64) {
         let (x, mut y) = (tokens as f64, nanoseconds as f64);
-        if self.weight >= STEPS_LEAST {
+        if self.latest.weight >= STEPS_LEAST {
             // Other programs had the cores, which says nothing about tokens.
             y = y.min(4.0 * self.step_nanoseconds(x));
         }
-        for (sum, new) in [
-            (&mut self.weight, 1.0),
-            (&mut self.tokens, x),
-            (&mut self.nanoseconds, y),
-            (&mut self.tokens_squared, x * x),
-            (&mut self.product, x * y),
-        ] {
-            *sum = *sum * FADING + new;
-        }
-        let (mean_x, mean_y) = (self.tokens / self.weight, self.nanoseconds / self.weight);
-        let variance = self.tokens_squared / self.weight - mean_x * mean_x;
-        if variance > VARIANCE_LEAST {
-            self.slope = (self.product / self.weight - mean_x * mean_y) / variance;
-        }
+        self.latest.add(FADING, x, y);
+        self.longer.add(FADING_SLOPE, x, y);
+        let (mean_x, mean_y) = self.latest.means();
+        self.slope = self.longer.slope().unwrap_or(self.slope);
         // Neither a token nor a step takes less than nothing.
         self.slope = self.slope.clamp(0.0, mean_y / mean_x.max(1.0));
     }
 
     fn constant_nanoseconds(&self) -> f64 {
-        (self.nanoseconds - self.slope * self.tokens) / self.weight.max(1.0)
+        let (tokens, nanoseconds) = self.latest.means();
+        nanoseconds - self.slope * tokens
     }
 
     fn step_nanoseconds(&self, tokens: f64) -> f64 {
@@ -90,7 +116,7 @@ impl Pace {
         if self.slowdown_max.is_infinite() {
             return usize::MAX;
         }
-        if self.weight < STEPS_LEAST || self.slope <= 0.0 {
+        if self.latest.weight < STEPS_LEAST || self.slope <= 0.0 {
             return TOKENS_AT_FIRST;
         }
         let longest = self.quick_nanoseconds.max(self.slowdown_max * self.step_nanoseconds(others as f64));
@@ -148,6 +174,28 @@ mod tests {
         assert!((18..=20).contains(&pace.beside(crowd(8, 0))), "{}", pace.beside(crowd(8, 0)));
         pace.learn(8, 5_000_000_000);
         assert!((10..=40).contains(&pace.beside(crowd(8, 0))), "{}", pace.beside(crowd(8, 0)));
+    }
+
+    #[test]
+    fn other_programs_on_the_cores_do_not_make_newcomers_wait() {
+        // 3.5 ms a step and 0.06 ms a token: beside five settled and seven young ones there is room for 20 tokens.
+        let mut pace = Pace::new(1.4, Duration::ZERO);
+        let mut state = 1u64;
+        let mut below = |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % n
+        };
+        let mut least = usize::MAX;
+        for step in 0..20_000 {
+            // Some steps have a prompt in them; a tenth is slow.
+            let tokens = 8 + below(8) + if below(8) == 0 { 20 } else { 0 };
+            let slow = if below(10) == 0 { 4_000_000 + below(12_000_000) } else { 0 };
+            pace.learn(tokens as usize, 3_500_000 + 60_000 * tokens + slow);
+            if step > 1000 {
+                least = least.min(pace.beside(crowd(5, 7)));
+            }
+        }
+        assert!(least > TOKENS_LEAST, "{least}");
     }
 
     #[test]

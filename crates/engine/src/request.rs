@@ -114,6 +114,29 @@ pub struct Completion {
     pub adapter: Option<Hash>,
     /// What it took.
     pub effort: Effort,
+    /// When its parts came about.
+    pub times: Times,
+}
+
+/// When the parts of an answer came about, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Times {
+    /// It was queued.
+    pub queued: Instant,
+    /// It left the queue for the first time.
+    pub admitted: Instant,
+    /// Its first token was drawn.
+    pub first: Instant,
+    /// Its last token was drawn.
+    pub last: Instant,
+}
+
+impl Times {
+    /// Of a request that is queued now.
+    pub fn now() -> Times {
+        let queued = Instant::now();
+        Times { queued, admitted: queued, first: queued, last: queued }
+    }
 }
 
 /// What an answer took beside its tokens.

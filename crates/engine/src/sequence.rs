@@ -1,9 +1,11 @@
 //! One request on its way through the engine.
 
+mod sharing;
+
 use crate::device::Drawn;
 use crate::draft::Drafter;
 use crate::prefix::Keys;
-use crate::request::{Completion, Effort, Event, Failure, Finish, Priority, Request};
+use crate::request::{Completion, Effort, Event, Failure, Finish, Priority, Request, Times};
 use crate::stop::StopStrings;
 use crate::ticket::Ticket;
 use crate::time::Use;
@@ -43,8 +45,9 @@ pub(crate) struct Sequence {
     class: u8,
     since: u64,
     /// Its place among those who wait, until it is admitted for the first time.
-    pub(crate) ticket: Option<Ticket>,
+    ticket: Option<Ticket>,
     effort: Effort,
+    times: Times,
     text: Arc<Text>,
     decoder: Decoder,
     stops: StopStrings,
@@ -82,6 +85,7 @@ impl Sequence {
             since: 0,
             ticket,
             effort: Effort::default(),
+            times: Times::now(),
             text: text.clone(),
             decoder: text.decoder(false),
             stops: StopStrings::new(request.stop_strings.clone()),
@@ -180,52 +184,19 @@ impl Sequence {
         self.adapter = adapter;
     }
 
-    /// The key of a page, all of whose tokens are known.
-    pub(crate) fn key(&mut self, number: usize, base: &Hash) -> Hash {
-        let digest = self.request.adapter.as_ref().and_then(|adapter| adapter.digest());
-        let keys = self.keys.get_or_insert_with(|| Keys::new(base, digest.as_ref(), &self.request.tenant));
-        keys.of(number, &self.tokens[..self.tokens.len() - self.drafted])
-    }
-
-    /// The page to look for among those kept: the next one, if it would be full and is not the last.
-    pub(crate) fn next_page(&self) -> Option<usize> {
-        let number = self.computed / PAGE;
-        let whole = self.computed.is_multiple_of(PAGE) && self.pages.len() == number;
-        (whole && (number + 1) * PAGE < self.tokens.len() - self.drafted).then_some(number)
-    }
-
-    /// Goes on with a page that was found computed. Gives how many tokens that spares for the first time.
-    pub(crate) fn adopt(&mut self, page: u32, leaves: &[Hash]) -> usize {
-        let new = PAGE - self.known(PAGE);
-        self.pages.push(page);
-        self.published = self.pages.len();
-        self.leaves.extend_from_slice(&leaves[PAGE - new..]);
-        self.computed += PAGE;
-        self.effort.cached_tokens += new.min(self.request.prompt.len());
-        new
-    }
-
-    /// The next full page that others cannot find yet: its number, page, the page before it, and its leaves.
-    pub(crate) fn unpublished(&self) -> Option<(usize, u32, Option<u32>, &[Hash])> {
-        let number = self.published;
-        if (number + 1) * PAGE > self.computed {
-            return None;
-        }
-        let parent = number.checked_sub(1).map(|before| self.pages[before]);
-        Some((number, self.pages[number], parent, &self.leaves[number * PAGE..(number + 1) * PAGE]))
-    }
-
-    /// Others can find the page now; `page` holds the same as the own one.
-    pub(crate) fn published(&mut self, page: u32) {
-        self.pages[self.published] = page;
-        self.published += 1;
-    }
-
     /// Lets go of its pages, to be computed again later.
     pub(crate) fn give_up_pages(&mut self) -> Vec<u32> {
         self.drop_drafts();
         (self.computed, self.published) = (0, 0);
         std::mem::take(&mut self.pages)
+    }
+
+    /// It leaves the queue.
+    pub(crate) fn note_admission(&mut self) {
+        // Its place among those who wait goes with the first time.
+        if self.ticket.take().is_some() {
+            self.times.admitted = Instant::now();
+        }
     }
 
     pub(crate) fn note_preemption(&mut self) {
@@ -344,6 +315,9 @@ impl Sequence {
     }
 
     fn take_token(&mut self, token: u32) -> Result<(), Failure> {
+        if self.answer().len() == 1 {
+            self.times.first = Instant::now();
+        }
         if self.request.stop_tokens.contains(&token) {
             self.finish = Some(Finish::Stop);
         } else {
@@ -384,7 +358,8 @@ impl Sequence {
         let adapter = self.request.adapter.as_ref().and_then(|adapter| adapter.digest());
         let (tokens, leaves) = (self.answer().to_vec(), std::mem::take(&mut self.leaves));
         let (cached_tokens, answer_tokens) = (self.effort.cached_tokens as u64, tokens.len() as u64);
-        self.send(Event::Done(Completion { tokens, finish, leaves, adapter, effort: self.effort }));
+        let (effort, times) = (self.effort, Times { last: Instant::now(), ..self.times });
+        self.send(Event::Done(Completion { tokens, finish, leaves, adapter, effort, times }));
         Some(Use { cached_tokens, answer_tokens, answers: 1, ..Use::default() })
     }
 

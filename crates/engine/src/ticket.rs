@@ -23,8 +23,7 @@ impl Tickets {
         let mut guard = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         let (all, tenants) = &mut *guard;
         let own = tenants.get(&tenant).copied().unwrap_or(0);
-        let own_most = if tenant == [0; 32] { most } else { most.div_ceil(2) };
-        if *all >= most || own >= own_most {
+        if *all >= most || own >= own_most(&tenant, most) {
             return None;
         }
         *all += 1;
@@ -32,10 +31,22 @@ impl Tickets {
         Some(Ticket { tickets: self.clone(), tenant })
     }
 
+    /// Whether there is a place for a tenant now.
+    pub(crate) fn has_room(&self, tenant: &Hash, most: usize) -> bool {
+        let guard = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, tenants) = &*guard;
+        *all < most && tenants.get(tenant).copied().unwrap_or(0) < own_most(tenant, most)
+    }
+
     /// Places taken now.
     pub(crate) fn taken(&self) -> usize {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner).0
     }
+}
+
+/// The most places of one tenant; who has no name is everybody.
+fn own_most(tenant: &Hash, most: usize) -> usize {
+    if *tenant == [0; 32] { most } else { most.div_ceil(2) }
 }
 
 impl Drop for Ticket {
@@ -61,8 +72,10 @@ mod tests {
         let tickets = Arc::new(Tickets::default());
         let greedy: Vec<Ticket> = (0..10).filter_map(|_| tickets.take([1; 32], 8)).collect();
         assert_eq!(greedy.len(), 4);
+        assert!(!tickets.has_room(&[1; 32], 8) && tickets.has_room(&[2; 32], 8));
         let others: Vec<Ticket> = (2..20).filter_map(|i| tickets.take([i; 32], 8)).collect();
         assert_eq!(others.len(), 4);
+        assert!(!tickets.has_room(&[0; 32], 8));
         drop(greedy);
         assert_eq!((0..10).map_while(|_| tickets.take([0; 32], 8).map(std::mem::forget)).count(), 4);
     }

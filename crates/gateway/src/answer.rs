@@ -9,7 +9,7 @@ use crate::hex;
 use crate::keys::Caller;
 use crate::likelihood::Likelihood;
 use crate::ticket::Ticket;
-use engine::{Completion, Event, Finish};
+use engine::{Completion, Event, Finish, Times};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +67,9 @@ pub(crate) struct End {
     pub(crate) called: bool,
     pub(crate) usage: Usage,
     pub(crate) ticket: Ticket,
+    pub(crate) times: Times,
+    /// When its receipt was begun, and when it was durable.
+    pub(crate) closed: (std::time::Instant, std::time::Instant),
 }
 
 /// Tokens of one or more answers.
@@ -213,7 +216,8 @@ impl Answer {
 
     async fn end(&mut self, completion: Completion) -> Result<End, ApiError> {
         let Some(question) = self.question.take() else { return Err(ApiError::server("the answer ended twice")) };
-        let finish = completion.finish;
+        let (finish, times) = (completion.finish, completion.times);
+        let closing_from = Instant::now();
         let (request, effort) = (&question.request, completion.effort);
         let (prompt, answer) = (request.prompt.len(), completion.tokens.len());
         let predicted = |count| if request.prediction.is_empty() { 0 } else { count };
@@ -236,11 +240,13 @@ impl Answer {
         let ticket = closed.map_err(|error| ApiError::server(format!("the receipt could not be made: {error}")))??;
         let took = self.started.elapsed();
         self.app.metrics.complete(finish, prompt, answer, took);
+        self.app.metrics.parts(&times);
         let (finished, seconds) = (if finish == Finish::Stop { "stop" } else { "length" }, took.as_secs_f64());
         let key = self.caller.0.as_deref();
         let receipt = hex::encode(&ticket.name);
         tracing::info!(prompt_tokens = prompt, answer_tokens = answer, finished, seconds, receipt, key, "answered");
-        Ok(End { finish, called, usage, ticket })
+        let closed = (closing_from.into_std(), std::time::Instant::now());
+        Ok(End { finish, called, usage, ticket, times, closed })
     }
 
     fn too_late(&mut self) -> ApiError {

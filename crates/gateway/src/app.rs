@@ -11,6 +11,7 @@ use crate::metrics::Metrics;
 use crate::pace::Paces;
 use crate::recorder::Recorder;
 use crate::server::Limits;
+use crate::trace::Traces;
 use engine::{AdapterHandle, Engine, Event};
 use grammar::{Grammar, GrammarError, Source, Vocabulary};
 use ledger::AccountId;
@@ -30,6 +31,7 @@ pub(crate) struct App {
     pub(crate) recorder: Recorder,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
+    pub(crate) traces: Traces,
     pub(crate) device_time: DeviceTime,
     pub(crate) dashboard: Dashboard,
     pub(crate) keys: Keys,

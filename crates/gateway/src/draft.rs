@@ -204,8 +204,8 @@ impl Draft {
             price: 0,
         };
         let (tokens, leaves) = (vec![4], vec![[5; 32]; 3]);
-        let completion =
-            Completion { tokens, finish: Finish::Length, leaves, adapter: None, effort: engine::Effort::default() };
+        let (effort, times) = (engine::Effort::default(), engine::Times::now());
+        let completion = Completion { tokens, finish: Finish::Length, leaves, adapter: None, effort, times };
         let question = Question {
             request,
             seed_from_client: true,

@@ -203,6 +203,11 @@ impl ApiError {
         }
     }
 
+    /// What it is called where there is room for a word only.
+    pub(crate) fn name(&self) -> &'static str {
+        self.code.unwrap_or(self.kind())
+    }
+
     /// The error as a body, or as an event of a stream.
     pub(crate) fn to_json(&self) -> Value {
         json!({"error": {"message": self.message, "type": self.kind(), "param": self.param, "code": self.code}})

@@ -77,6 +77,7 @@ mod start;
 mod stream;
 mod ticket;
 mod tools;
+mod trace;
 mod unsupported;
 
 #[cfg(test)]
@@ -90,3 +91,4 @@ pub use keys::Keys;
 pub use report::{ReportError, report};
 pub use server::{Config, Limits, Server};
 pub use start::StartError;
+pub use trace::{Otlp, OtlpError};

@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use engine::Finish;
+use engine::{Finish, Times};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -58,6 +58,9 @@ pub(crate) struct Metrics {
     first: Histogram,
     between: Histogram,
     whole: Histogram,
+    queue: Histogram,
+    prefill: Histogram,
+    decode: Histogram,
     prompt_tokens: AtomicU64,
     answer_tokens: AtomicU64,
     stopped: AtomicU64,
@@ -76,6 +79,9 @@ impl Default for Metrics {
             first: Histogram::new(FIRST),
             between: Histogram::new(BETWEEN),
             whole: Histogram::new(WHOLE),
+            queue: Histogram::new(WHOLE),
+            prefill: Histogram::new(WHOLE),
+            decode: Histogram::new(WHOLE),
             prompt_tokens: zero(),
             answer_tokens: zero(),
             stopped: zero(),
@@ -109,6 +115,13 @@ impl Metrics {
             Finish::Length => &self.at_length,
         };
         counter.fetch_add(1, Relaxed);
+    }
+
+    /// How long its parts took.
+    pub(crate) fn parts(&self, times: &Times) {
+        self.queue.add(times.admitted - times.queued);
+        self.prefill.add(times.first - times.admitted);
+        self.decode.add(times.last - times.first);
     }
 
     /// An answer was given up.
@@ -148,7 +161,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>) -> Response {
 }
 
 fn text(app: &App) -> String {
-    let (load, metrics) = (app.engine.load(), &app.metrics);
+    let (load, engine, metrics) = (app.engine.load(), app.engine.counters(), &app.metrics);
     let name = app.base_name.replace('\\', "\\\\").replace('"', "\\\"");
     let label = format!("model_name=\"{name}\"");
     let mut out = String::new();
@@ -179,10 +192,35 @@ fn text(app: &App) -> String {
     ];
     one("lockstep:request_errors_total", "counter", "Requests answered with an error.", &errors);
     one("lockstep:receipts_total", "counter", "Receipts the node has made.", &[("", app.recorder.count() as f64)]);
+    for (name, help, value) in [
+        ("vllm:num_preemptions_total", "Answers that gave way to others.", engine.preemptions),
+        ("vllm:prefix_cache_queries_total", "Tokens of prompts.", engine.cached_tokens + engine.prefill_tokens),
+        ("vllm:prefix_cache_hits_total", "Tokens of prompts that were found computed.", engine.cached_tokens),
+        (
+            "vllm:spec_decode_num_draft_tokens_total",
+            "Tokens guessed ahead.",
+            engine.drafts_accepted + engine.drafts_rejected,
+        ),
+        ("vllm:spec_decode_num_accepted_tokens_total", "Guesses that were right.", engine.drafts_accepted),
+    ] {
+        one(name, "counter", help, &[("", value as f64)]);
+    }
+    if let Some([taken, dropped]) = app.traces.counts() {
+        one("lockstep:spans_exported_total", "counter", "Spans the collector took.", &[("", taken as f64)]);
+        let help = "Spans dropped because the collector was down or too slow.";
+        one("lockstep:spans_dropped_total", "counter", help, &[("", dropped as f64)]);
+    }
     let help = "From the request to the first piece of its answer.";
     metrics.first.write(&mut out, "vllm:time_to_first_token_seconds", help, &label);
     metrics.between.write(&mut out, "vllm:inter_token_latency_seconds", "Between pieces of an answer.", &label);
     let help = "From the request to the end of its answer, its receipt kept.";
     metrics.whole.write(&mut out, "vllm:e2e_request_latency_seconds", help, &label);
+    for (part, name, help) in [
+        (&metrics.queue, "vllm:request_queue_time_seconds", "In the queue, of complete answers."),
+        (&metrics.prefill, "vllm:request_prefill_time_seconds", "From the queue to the first token."),
+        (&metrics.decode, "vllm:request_decode_time_seconds", "From the first token to the last."),
+    ] {
+        part.write(&mut out, name, help, &label);
+    }
     out
 }

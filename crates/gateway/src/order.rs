@@ -28,6 +28,14 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
+    /// What OpenTelemetry calls it.
+    pub(crate) fn operation(self) -> &'static str {
+        match self {
+            Endpoint::Chat => "chat",
+            Endpoint::Completions => "text_completion",
+        }
+    }
+
     /// The parameter the prompt comes in.
     pub(crate) fn prompt_parameter(self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ use crate::error::ApiError;
 use crate::keys::Caller;
 use crate::order::{Endpoint, Order};
 use crate::shape::Shape;
+use crate::trace::Trace;
 use crate::{adapters, countersigned, dashboard, hex, log, metrics, models, receipts, stream};
 use axum::Router;
 use axum::body::Body;
@@ -89,8 +90,15 @@ pub(crate) fn json_response(value: &Value) -> Response {
 async fn complete(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> Result<Response, ApiError> {
     let started = Instant::now();
     let caller = request.extensions().get::<Caller>().cloned().unwrap_or(Caller(None));
-    let received = body::receive(&app, request).await?;
-    answer(app, endpoint, caller, received, started).await
+    let mut trace = app.traces.begin(endpoint, Some(request.headers()), started);
+    let received = match body::receive(&app, request).await {
+        Ok(received) => received,
+        Err(error) => {
+            trace.fail(&error);
+            return Err(error);
+        }
+    };
+    traced(app, endpoint, caller, received, started, trace).await
 }
 
 /// Answers a request whose body is here, on behalf of `caller`.
@@ -101,7 +109,42 @@ pub(crate) async fn answer(
     received: body::Received,
     started: Instant,
 ) -> Result<Response, ApiError> {
+    let trace = app.traces.begin(endpoint, None, started);
+    traced(app, endpoint, caller, received, started, trace).await
+}
+
+async fn traced(
+    app: Arc<App>,
+    endpoint: Endpoint,
+    caller: Caller,
+    received: body::Received,
+    started: Instant,
+    mut trace: Trace,
+) -> Result<Response, ApiError> {
+    let answered = begin(app, endpoint, caller, received, started, &mut trace).await;
+    if let Err(error) = &answered {
+        trace.fail(error);
+    }
+    answered
+}
+
+/// Gives the whole answer, or the stream in which it will come, and its trace with it.
+async fn begin(
+    app: Arc<App>,
+    endpoint: Endpoint,
+    caller: Caller,
+    received: body::Received,
+    started: Instant,
+    trace: &mut Trace,
+) -> Result<Response, ApiError> {
     let tenant = tenant(&caller);
+    // A flood costs no tokenising.
+    if app.engine.is_draining() {
+        return Err(ApiError::shutting_down());
+    }
+    if !app.engine.has_room(&tenant) {
+        return Err(ApiError::busy());
+    }
     let deadline = started + app.limits.answer_deadline;
     let order = timeout_at(deadline, read(&app, endpoint, received)).await;
     let mut order = order.map_err(|_| ApiError::deadline(app.limits.answer_deadline.as_secs()))??;
@@ -118,6 +161,7 @@ pub(crate) async fn answer(
         Endpoint::Completions => "cmpl",
     };
     let id = format!("{prefix}-{}", hex::encode(&random::<16>()?));
+    trace.ask(&order, &id);
     let charges = hold(&app, &caller, &id, &order, started).await?;
     let shape = Shape {
         endpoint,
@@ -131,17 +175,19 @@ pub(crate) async fn answer(
     };
     // All are queued before the first is waited for; if one is refused, the others are dropped and so cancelled.
     let param = endpoint.prompt_parameter();
-    let begin = |(question, charge)| Answer::begin(&app, question, param, caller.clone(), charge, started, deadline);
-    let answers = order.questions.into_iter().zip(charges).map(begin).collect::<Result<Vec<_>, _>>()?;
+    let ask = |(question, charge)| Answer::begin(&app, question, param, caller.clone(), charge, started, deadline);
+    let answers = order.questions.into_iter().zip(charges).map(ask).collect::<Result<Vec<_>, _>>()?;
     let seeds = seeds_header(&answers);
     if order.stream {
-        let mut response = stream::respond(shape, answers);
+        let mut response = stream::respond(shape, answers, std::mem::take(trace));
         response.headers_mut().extend(seeds);
         return Ok(response);
     }
     let mut whole = Vec::with_capacity(answers.len());
-    for answer in answers {
-        whole.push(answer.whole().await?);
+    for (choice, answer) in answers.into_iter().enumerate() {
+        let answer = answer.whole().await?;
+        trace.answer(choice, &answer.end, shape.finish_reason(&answer.end));
+        whole.push(answer);
     }
     let mut response = json_response(&shape.whole(&whole));
     let ids: Vec<String> = whole.iter().map(|answer| answer.end.ticket.id()).collect();

@@ -14,6 +14,7 @@ use crate::pace::Paces;
 use crate::recorder::Recorder;
 use crate::routes;
 use crate::start::StartError;
+use crate::trace::{Otlp, Traces};
 use engine::Engine;
 use ledger::AccountId;
 use model::Adapter;
@@ -28,6 +29,9 @@ use tokio::sync::Semaphore;
 
 /// Prompts being read and tokenised at once: each may take many times its body's memory.
 const TOKENISING_MAX: usize = 8;
+
+/// How long the last traces may take to reach their collector when a server ends.
+const LAST_TRACES: Duration = Duration::from_secs(3);
 
 /// What a server serves, and where it keeps what must survive a restart.
 #[derive(Clone)]
@@ -131,6 +135,7 @@ impl Server {
             billing: None,
             operator,
             metrics: Metrics::default(),
+            traces: Traces::default(),
             device_time,
             dashboard,
             vocabulary: OnceLock::new(),
@@ -149,6 +154,18 @@ impl Server {
             app.admin = Some(blake3::hash(key.as_bytes()));
         }
         self
+    }
+
+    /// Sends traces of requests to a collector.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub fn with_traces(mut self, otlp: Otlp) -> Result<Server, StartError> {
+        let instance = hex::encode(&self.node());
+        if let Some(app) = Arc::get_mut(&mut self.app) {
+            app.traces = Traces::to(otlp, &instance).map_err(StartError::Thread)?;
+        }
+        Ok(self)
     }
 
     /// Reckons with what this device costs, where returns are shown.
@@ -186,6 +203,9 @@ impl Server {
     /// requests are refused with 503. Then the data folder is free for another server. Needs a Tokio runtime with time and IO.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let router = routes::router(self.app.clone());
+        if let Ok(address) = listener.local_addr() {
+            self.app.traces.set_address(address);
+        }
         self.app.dashboard.set_private(listener.local_addr().is_ok_and(|address| address.ip().is_loopback()));
         let summing = tokio::spawn(sum(self.app.clone()));
         let app = self.app.clone();
@@ -201,6 +221,9 @@ impl Server {
         summing.abort();
         recording.abort();
         record(&self.app).await;
+        let app = self.app.clone();
+        // It fails only when the process ends.
+        let _ = tokio::task::spawn_blocking(move || app.traces.close(LAST_TRACES)).await;
     }
 }
 

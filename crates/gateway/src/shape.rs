@@ -44,7 +44,8 @@ fn usage(usage: Usage) -> Value {
 }
 
 impl Shape {
-    fn finish_reason(&self, end: &End) -> &'static str {
+    /// Why an answer ended, in OpenAI's word.
+    pub(crate) fn finish_reason(&self, end: &End) -> &'static str {
         match end.finish {
             Finish::Stop if end.called && !self.named => "tool_calls",
             Finish::Stop => "stop",

@@ -84,6 +84,9 @@ pub enum StartError {
     /// An adapter cannot be served.
     #[error(transparent)]
     Adapter(#[from] engine::AdapterError),
+    /// The operating system has no thread to give.
+    #[error("starting threads: {0}")]
+    Thread(io::Error),
     /// The operating system has no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(getrandom::Error),

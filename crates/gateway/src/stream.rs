@@ -7,6 +7,7 @@ use crate::answer::{Answer, Piece, Usage};
 use crate::error::ApiError;
 use crate::likelihood::Likelihood;
 use crate::shape::Shape;
+use crate::trace::Trace;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -30,13 +31,15 @@ struct Stream {
     offset: usize,
     /// Whether the last event is made.
     ended: bool,
+    trace: Trace,
 }
 
 /// The response that streams these answers, choice after choice.
-pub(crate) fn respond(shape: Shape, answers: Vec<Answer>) -> Response {
+pub(crate) fn respond(shape: Shape, answers: Vec<Answer>, trace: Trace) -> Response {
     let ready = (0..answers.len()).filter_map(|index| shape.first_chunk(index)).map(|chunk| event(&chunk)).collect();
     let answers = answers.into_iter().enumerate().collect();
-    let stream = Stream { shape, answers, ready, usage: Usage::default(), tokens: vec![], offset: 0, ended: false };
+    let (usage, tokens) = (Usage::default(), vec![]);
+    let stream = Stream { shape, answers, ready, usage, tokens, offset: 0, ended: false, trace };
     let events = futures_util::stream::unfold(stream, |mut stream| async {
         let event = stream.next().await?;
         Some((Ok::<_, Infallible>(event), stream))
@@ -77,6 +80,7 @@ impl Stream {
                 Ok(Piece::Quiet) => Bytes::from_static(b": still working\n\n"),
                 Ok(Piece::End(end)) => {
                     self.usage += end.usage;
+                    self.trace.answer(index, &end, self.shape.finish_reason(&end));
                     self.answers.pop_front();
                     let tokens = std::mem::take(&mut self.tokens);
                     let chunk = self.shape.last_chunk(index, &end, &tokens, &mut self.offset);
@@ -90,6 +94,7 @@ impl Stream {
 
     fn finish(&mut self) -> Bytes {
         self.ended = true;
+        drop(std::mem::take(&mut self.trace));
         let done = Bytes::from_static(b"data: [DONE]\n\n");
         if !self.shape.include_usage {
             return done;
@@ -102,6 +107,8 @@ impl Stream {
     fn fail(&mut self, error: &ApiError) -> Bytes {
         self.ended = true;
         self.answers.clear();
+        self.trace.fail(error);
+        drop(std::mem::take(&mut self.trace));
         event(&error.to_json())
     }
 }

@@ -188,6 +188,72 @@ fn forms_that_mean_nothing_or_too_much_are_refused_and_harm_nobody() {
     assert_eq!(ask_for(json!({"type": "json_object"})).status, 200);
 }
 
+/// Schemas that are small to write and large to keep to.
+fn bombs() -> Vec<Value> {
+    let chain = |count: usize, each: &dyn Fn(Value) -> Value| {
+        let link = |i: usize| (format!("a{i}"), each(json!({"$ref": format!("#/$defs/a{}", i + 1)})));
+        let mut defs: serde_json::Map<String, Value> = (0..count).map(link).collect();
+        defs.insert(format!("a{count}"), json!({"type": "string", "maxLength": 9}));
+        json!({"$ref": "#/$defs/a0", "$defs": defs})
+    };
+    let pair = |name: &'static str| move |link: Value| json!({name: [link.clone(), link]});
+    let two = |link: Value| {
+        json!({"type": "object", "properties": {"a": link.clone(), "b": link},
+        "required": ["a", "b"], "additionalProperties": false})
+    };
+    let words: Vec<String> = (0..15_000).map(|i| format!("word{i}")).collect();
+    let choices: Vec<Value> = (0..2_000)
+        .map(|i| json!({"type": "object", "properties": {format!("k{i}"): {"type": "integer"}}, "additionalProperties": false}))
+        .collect();
+    let mut nested = json!({"type": "boolean"});
+    for _ in 0..60 {
+        nested = json!({"type": "object", "properties": {"a": nested}, "required": ["a"]});
+    }
+    vec![
+        chain(3_000, &|link| link),
+        chain(40, &pair("allOf")),
+        chain(40, &pair("anyOf")),
+        chain(40, &two),
+        json!({"$ref": "#"}),
+        json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
+        json!({"type": "array", "items": {"$ref": "#"}, "minItems": 1_000_000_000}),
+        json!({"enum": words}),
+        json!({"anyOf": choices}),
+        nested,
+        json!({"type": "string", "minLength": 1_000_000_000}),
+        json!({"type": "string", "pattern": "^((a|b){1,500}){1,500}$"}),
+        json!({"type": "integer", "minimum": 1, "maximum": 1e300, "multipleOf": 7}),
+        json!({"type": "array", "items": {"type": "string", "pattern": "^.*x.{50}$"}}),
+    ]
+}
+
+#[test]
+fn small_forms_that_explode_end_in_an_answer_or_an_error_and_harm_nobody() {
+    let expressions = [
+        "((a{1,300}){1,300}){1,300}",
+        "(x+x+)+y",
+        ".*a.{200}",
+        "[a-z]{0,1000000}",
+        "(a|aa|aaa|aaaa){1,100000}",
+        "(.*)*(.*)*(.*)*b",
+        "(?i)(straße|ſtraße){1,5000}",
+    ];
+    let schemas = bombs()
+        .into_iter()
+        .map(|schema| json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}));
+    let expressions = expressions.map(|pattern| json!({"type": "regex", "pattern": pattern}));
+    for format in schemas.chain(expressions) {
+        let asked = json!({"response_format": format, "max_tokens": 16, "temperature": 0});
+        let answer = served().post("/v1/chat/completions", &with(ask(BASE, "a"), asked));
+        if answer.status != 200 {
+            let error = &answer.json()["error"];
+            assert_eq!(answer.status, 400, "{}", answer.text());
+            assert!(["invalid_form", "form_failed"].contains(&error["code"].as_str().unwrap()), "{error}");
+        }
+        assert_eq!(chat(with(ask(BASE, "a"), json!({"max_tokens": 2})))["object"], "chat.completion");
+    }
+}
+
 fn tools() -> Value {
     let parameters = json!({"type": "object", "additionalProperties": false, "required": ["city"],
         "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer", "minimum": 1, "maximum": 9}}});

@@ -16,7 +16,7 @@ macro_rules! from {
 }
 from!(model::ModelError, exact::IsaError, cuda::DeviceError, serde_json::Error, tlog::LogError);
 from!(ledger::LedgerError, ledger::StatementError, returns::ReturnsError);
-from!(engine::Refusal, engine::Failure, engine::AdapterError);
+from!(engine::Refusal, engine::Failure, engine::AdapterError, gateway::OtlpError);
 
 /// A file or folder that could not be used, and why.
 pub(crate) fn io(what: &std::path::Path) -> impl FnOnce(std::io::Error) -> Failure + '_ {

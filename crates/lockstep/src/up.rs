@@ -8,7 +8,7 @@ use crate::source::{Base, ModelArgs, named_adapter};
 use crate::witness::Asked;
 use clap::Args;
 use engine::{AdapterHandle, Config, Engine, Roots};
-use gateway::Keys;
+use gateway::{Keys, Otlp};
 use model::{AdapterCache, Origin};
 use returns::Device;
 use std::collections::BTreeMap;
@@ -61,6 +61,21 @@ pub(crate) struct UpArgs {
     /// What the device costs, for the dashboard: a known device's name or a file, as `lockstep report --device` takes it.
     #[arg(long, value_name = "NAME|FILE")]
     device: Option<String>,
+    /// Send a trace of each request to this OpenTelemetry collector (OTLP over HTTP, in JSON; /v1/traces is added).
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    otlp: Option<String>,
+    /// Headers the collector wants, NAME=VALUE,NAME=VALUE, values percent-encoded.
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_HEADERS",
+        hide_env_values = true,
+        value_name = "HEADERS",
+        default_value = ""
+    )]
+    otlp_headers: String,
+    /// Name of this server in traces.
+    #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "NAME", default_value = "lockstep")]
+    otlp_service: String,
     /// How what happens is logged, on standard error.
     #[arg(long, value_enum, default_value = "text")]
     log: Form,
@@ -120,7 +135,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         None => server,
     };
     let device = args.device.as_deref().map(Device::find).transpose()?.unwrap_or_default();
-    let server = server.with_device(device);
+    let server = traced(server.with_device(device), args)?;
     ask_witnesses(&args.witnesses, &server.log())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -138,6 +153,12 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         server.serve(listener, ended()).await;
         Ok(())
     })
+}
+
+fn traced(server: gateway::Server, args: &UpArgs) -> Result<gateway::Server, Failure> {
+    let Some(url) = args.otlp.as_deref().filter(|url| !url.is_empty()) else { return Ok(server) };
+    let otlp = Otlp::new(url, &args.otlp_headers, &args.otlp_service)?;
+    server.with_traces(otlp).map_err(|error| Failure(error.to_string()))
 }
 
 fn limits(args: &UpArgs) -> gateway::Limits {

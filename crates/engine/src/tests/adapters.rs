@@ -201,6 +201,19 @@ fn half_written_folders_and_pickles_are_refused_and_harm_nobody() {
     }
     assert!(engine.adapters().find("half").is_none());
     answer(&engine, "good").unwrap();
+    // The configuration is there and the weights are not yet; then they are.
+    for name in ["adapter_model.bin", "adapter_config.json"] {
+        let _ = fs::remove_file(half.join(name));
+    }
+    fs::copy(folder.path().join("reply/adapter_config.json"), half.join("adapter_config.json")).unwrap();
+    engine.adapters().register("early", &half).unwrap();
+    let failure = answer(&engine, "early").unwrap_err().to_string();
+    assert!(failure.contains("adapter_model.safetensors"), "{failure}");
+    assert!(matches!(engine.load_adapter("half", "half", false), Err(AdapterError::Unusable(_))));
+    fs::write(half.join("new"), &bytes).unwrap();
+    fs::rename(half.join("new"), &tensors).unwrap();
+    let whole = engine.load_adapter("half", "half", false).unwrap();
+    assert_eq!(answer(&engine, "early").unwrap().adapter, whole.digest());
 }
 
 #[test]

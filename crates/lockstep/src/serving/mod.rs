@@ -3,6 +3,7 @@
 
 mod adapters;
 mod edits;
+mod forms;
 mod load;
 mod noise;
 mod pace;
@@ -35,7 +36,7 @@ pub(crate) struct ServingArgs {
     #[arg(long)]
     adapters: Option<usize>,
     /// adapters: requests at once. noise: streams that must not be disturbed. pace: a quarter of the requests at once that
-    /// show what the machine can do.
+    /// show what the machine can do. forms: streams at once, beside one alone.
     #[arg(long, default_value_t = 8)]
     clients: usize,
     /// adapters: host memory for adapters, as a multiple of the resident ones'.
@@ -72,6 +73,8 @@ enum Scenario {
     Prefix,
     /// A long answer of which the client predicts all but ten lines.
     Edits,
+    /// Time a token with a JSON schema and without.
+    Forms,
 }
 
 /// Measures and prints.
@@ -83,6 +86,7 @@ pub(crate) fn run(args: &ServingArgs) -> Result<(), Failure> {
         Scenario::Pace => pace::run(args),
         Scenario::Prefix => prefix::run(args),
         Scenario::Edits => edits::run(args),
+        Scenario::Forms => forms::run(args),
     }
 }
 
