@@ -6,6 +6,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -20,6 +21,10 @@ use tokio::time::{Sleep, sleep, timeout};
 
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes the system keeps for a client that does not read them yet; it may take twice as many. Left alone it takes
+/// megabytes for each, and so much later is a client that reads nothing noticed.
+const UNREAD_BYTES: usize = 256 << 10;
 
 /// Serves connections until `shutdown`, then lets those that are in the middle of an answer finish for a while.
 pub async fn serve(listener: TcpListener, router: Router, limits: &Limits, shutdown: impl Future<Output = ()>) {
@@ -82,6 +87,7 @@ async fn accept(
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_send_buffer_size(UNREAD_BYTES)?;
     Ok((stream, slot))
 }
 

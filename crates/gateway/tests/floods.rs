@@ -140,7 +140,7 @@ fn readers_that_stop_reading_are_let_go_and_others_are_served() {
     let limits = Limits { stall_deadline: Duration::from_millis(300), ..Limits::default() };
     let served = Served::with(engine(|config| config.sequences_max = 3), folder.path(), limits);
     // Twenty likely tokens with each are more than a connection's buffers hold.
-    let more = json!({"max_tokens": 1900, "ignore_eos": true, "stream": true, "logprobs": true, "top_logprobs": 20});
+    let more = json!({"max_tokens": 1200, "ignore_eos": true, "stream": true, "logprobs": true, "top_logprobs": 20});
     let body = with(ask(BASE, "a"), more).to_string();
     let before = held_bytes();
     let deaf: Vec<_> = (0..4).map(|_| served.open("POST", "/v1/chat/completions", &JSON, body.as_bytes())).collect();

@@ -62,7 +62,12 @@ fn a_disk_that_is_full_is_told_and_once_there_is_room_the_server_goes_on() {
         told.push(answer.json());
         assert!(told.len() < 1000, "the disk does not fill");
     };
-    assert_eq!((refused.status, &refused.json()["error"]["code"]), (500, &json!("receipt_failed")), "{}", refused.text());
+    assert_eq!(
+        (refused.status, &refused.json()["error"]["code"]),
+        (500, &json!("receipt_failed")),
+        "{}",
+        refused.text()
+    );
     assert_eq!(served.get("/health").status, 503);
     // An adapter whose form cannot be kept is loaded all the same.
     let sql = support::folder().join("adapters/sql");
