@@ -1,8 +1,9 @@
 //! The engine's loop, one step at a time, without threads: what is tested is what runs.
 
+mod arrivals;
 mod plan;
 
-use crate::adapters::{AdapterHandle, Loaded, Readiness};
+use crate::adapters::{AdapterHandle, Readiness};
 use crate::config::Config;
 use crate::counters::{Counters, StepTokens};
 use crate::device::{Device, Drawn, RowDraw, Stepped};
@@ -14,7 +15,7 @@ use crate::schedule::Share;
 use crate::sequence::Sequence;
 use crate::time::{Clock, Meter, Use, divide};
 use cpu::{Draw, Hash, PAGE, Segment, Wanted};
-use model::{Adapter, Model};
+use model::Model;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +30,8 @@ pub(crate) struct Core {
     running: Vec<Sequence>,
     /// Adapters to load, for whoever loads them.
     jobs: Vec<Arc<AdapterHandle>>,
+    /// Pinned adapters for which there was no room yet.
+    pins: Vec<Arc<AdapterHandle>>,
     base: Hash,
     config: Config,
     arrivals: u64,
@@ -71,6 +74,7 @@ impl Core {
             queue: Queue::default(),
             running: Vec::new(),
             jobs: Vec::new(),
+            pins: Vec::new(),
             base: model.digest,
             config,
             arrivals: 0,
@@ -133,44 +137,6 @@ impl Core {
         std::mem::take(&mut self.jobs)
     }
 
-    /// An adapter was loaded, or could not be.
-    pub(crate) fn loaded(&mut self, loaded: Loaded) {
-        let Loaded { handle, result, seconds } = loaded;
-        self.counters.loader_nanoseconds += (seconds * 1e9) as u64;
-        let room = self.memory.adapters_bytes_max();
-        let result = result.and_then(|adapter| match adapter.bytes() as u64 {
-            bytes if bytes > room => Err(crate::AdapterError::TooLarge { bytes, room }.to_string().into()),
-            _ => Ok(adapter),
-        });
-        match result {
-            Ok(adapter) => self.deliver(&handle, adapter),
-            Err(what) => {
-                self.memory.tiers.finish_loading(&handle, None);
-                let waits = |s: &Sequence| s.request().adapter.as_ref().is_some_and(|own| own.id() == handle.id());
-                for mut sequence in self.queue.take_if(waits) {
-                    self.memory.tiers.unclaim(&handle);
-                    sequence.fail(Failure::Adapter(what.clone()));
-                }
-            }
-        }
-    }
-
-    /// An adapter is there, from wherever.
-    pub(crate) fn deliver(&mut self, handle: &Arc<AdapterHandle>, adapter: Arc<Adapter>) {
-        self.counters.adapters_loaded += 1;
-        self.memory.tiers.finish_loading(handle, Some(adapter));
-        if handle.is_pinned() {
-            self.memory.promote(handle, &mut *self.device);
-        }
-    }
-
-    /// A name was unloaded or replaced: its adapter goes as soon as nobody needs it.
-    pub(crate) fn forget(&mut self, handle: &AdapterHandle) {
-        if let Some(adapter) = self.memory.tiers.forget(handle) {
-            self.device.drop_adapter(&adapter);
-        }
-    }
-
     /// Continuous batching: sequences come and go between any two steps. Gives whether anything was computed.
     pub(crate) fn step(&mut self, now: Instant) -> bool {
         self.steps += 1;
@@ -178,6 +144,7 @@ impl Core {
             self.queue.age(self.steps);
         }
         self.drop_unwanted(now);
+        self.promote_pins();
         self.admit();
         let shares = self.plan();
         let computed = !shares.is_empty();

@@ -42,7 +42,7 @@ mod time;
 mod tests;
 
 pub use crate::core::Load;
-pub use adapters::{AdapterError, AdapterHandle, Adapters, Roots};
+pub use adapters::{AdapterError, AdapterHandle, Adapters, Roots, Whereabouts};
 pub use config::{Config, MemoryPlan};
 pub use counters::Counters;
 pub use request::{Completion, Effort, Event, Failure, Finish, Priority, Purpose, Refusal, Request, Times};
@@ -57,7 +57,7 @@ use crate::sequence::Sequence;
 use crate::ticket::Tickets;
 use crate::time::machine_clock;
 use grammar::Guides;
-use model::{Model, Text};
+use model::{Adapter, Model, Text};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Sender, channel};
@@ -194,12 +194,16 @@ impl Engine {
     }
 
     /// Loads the adapter in `path` (inside an allowed folder, or `digest:HEX`) and registers it as `name`, in the place of
-    /// the one of that name if `replace`. Requests that were made with the old one keep it. Takes as long as loading does.
+    /// the one of that name if `replace`. Requests that were made with the old one keep it; if it was pinned, so is the new
+    /// one, where that fits. Takes as long as loading does.
     pub fn load_adapter(&self, name: &str, path: &str, replace: bool) -> Result<Arc<AdapterHandle>, AdapterError> {
         let opened = self.adapters.open(name, path, replace)?;
         // A failing send means that the engine ends, and with it everything it would have kept.
         let _ = self.commands.send(Command::Deliver(opened.handle.clone(), opened.adapter));
         if let Some(replaced) = opened.replaced {
+            if replaced.is_pinned() && self.adapters.pin(&opened.handle).is_ok() {
+                let _ = self.commands.send(Command::Pin(opened.handle.clone(), true));
+            }
             let _ = self.commands.send(Command::Forget(replaced));
         }
         Ok(opened.handle)
@@ -211,6 +215,33 @@ impl Engine {
             let _ = self.commands.send(Command::Deliver(handle.clone(), adapter));
         }
         Ok(())
+    }
+
+    /// Keeps the adapter of this name resident from now on, as soon as there is room for it, or lets it go again when
+    /// others need its place. Pinning one that nobody has asked for yet takes as long as loading it does.
+    ///
+    /// # Errors
+    /// There is no such adapter, it cannot be loaded, or too much would be pinned.
+    pub fn pin_adapter(&self, name: &str, pinned: bool) -> Result<Arc<AdapterHandle>, AdapterError> {
+        let handle = self.adapters.find(name).ok_or_else(|| AdapterError::Unknown(name.to_owned()))?;
+        if pinned {
+            // Only then its size is known.
+            self.identify(&handle)?;
+            self.adapters.pin(&handle)?;
+        } else {
+            handle.pin(false);
+        }
+        let _ = self.commands.send(Command::Pin(handle.clone(), pinned));
+        Ok(handle)
+    }
+
+    /// The adapter itself, for whoever checks answers without the engine. Takes as long as loading does, unless whoever
+    /// registered it keeps it in memory.
+    ///
+    /// # Errors
+    /// It cannot be loaded, or its files are not what they were.
+    pub fn fetch_adapter(&self, handle: &Arc<AdapterHandle>) -> Result<Arc<Adapter>, AdapterError> {
+        self.adapters.fetch(handle)
     }
 
     /// Forgets the adapter of this name. Requests that were made with it keep it.

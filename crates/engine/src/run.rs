@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Loaded(Loaded),
     Deliver(Arc<AdapterHandle>, Arc<Adapter>),
     Forget(Arc<AdapterHandle>),
+    /// Pin, or no longer.
+    Pin(Arc<AdapterHandle>, bool),
     IsIdle(Sender<bool>),
     /// Charge the time until now, and show it.
     Show(Sender<()>),
@@ -60,6 +62,7 @@ pub(crate) fn run(mut core: Core, inbox: &Receiver<Command>, loader: &Loader, sh
             Ok(Command::Loaded(loaded)) => core.loaded(loaded),
             Ok(Command::Deliver(handle, adapter)) => core.deliver(&handle, adapter),
             Ok(Command::Forget(handle)) => core.forget(&handle),
+            Ok(Command::Pin(handle, pinned)) => core.pin(&handle, pinned),
             Ok(Command::IsIdle(asked)) => {
                 let _ = asked.send(core.is_idle());
             }

@@ -236,6 +236,20 @@ impl Leaves {
     }
 }
 
+impl Leaves {
+    /// The proof of one account; none if it is not among them.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn proof(&self, account: &AccountId) -> Result<Option<BalanceProof>, StatementError> {
+        let Some(index) = self.leaves.iter().position(|leaf| leaf.account == *account) else { return Ok(None) };
+        let (tree, size) = (Tree::over(&self.leaves), self.leaves.len() as u64);
+        let hashes = inclusion_proof(&tree, index as u64, size)?;
+        let (leaf, note) = (self.leaves[index].clone(), self.note.clone());
+        Ok(Some(BalanceProof { leaf, index: index as u64, hashes, note }))
+    }
+}
+
 impl fmt::Display for Leaves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{LEAVES_LINE}")?;

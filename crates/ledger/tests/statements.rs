@@ -36,9 +36,11 @@ fn every_account_can_check_its_own_balance_offline() {
     for (proof, leaf) in leaves.proofs().unwrap().iter().zip(&leaves.leaves) {
         let read = BalanceProof::parse(&proof.to_string()).unwrap();
         assert_eq!(read, *proof);
+        assert_eq!(leaves.proof(&leaf.account).unwrap().as_ref(), Some(proof));
         let said = read.verify(Some(&leaf.account), Some(&node(&key()))).unwrap();
         assert_eq!((said.sum, said.transactions), (Micros::ZERO, 42));
     }
+    assert_eq!(leaves.proof(&"customer:zed".parse().unwrap()).unwrap(), None);
     // What is written is fixed: other programs read it too.
     let text = leaves.proofs().unwrap()[1].to_string();
     assert!(text.starts_with("lockstep balance proof 1\ncustomer:ada 12.345678 0.000045 63747177"), "{text}");

@@ -1,6 +1,7 @@
 //! The rules: whose turn it is, what may be said, and who is right in the end. Both parties and the referee run it.
 
 use crate::dispute::case::Case;
+use crate::dispute::evidence::Evidence;
 use crate::dispute::message::Message;
 use crate::trace::tree::{Hash, STEPS, TRACE, Tree, left_count, row_hash};
 use crate::trace::{Borders, Program, StepId, compute};
@@ -201,10 +202,8 @@ impl<'a> Game<'a> {
                 if row_hash(&evidence.row) != hash {
                     return Err("this is not the row that was asked for");
                 }
-                let (program, root) = self.position.as_ref().ok_or("no position is open")?;
-                let opened = evidence.open(self.case, program, root, &self.trace).map_err(|missing| missing.0)?;
-                let mut computed = vec![];
-                compute(program, step, row, &opened, &mut computed).map_err(|missing| missing.0)?;
+                let computed = self.computed(step, row, evidence)?;
+                let program = self.program().ok_or("no position is open")?;
                 let winner = if computed == evidence.row { Party::Prover } else { Party::Challenger };
                 let what = program.describe(step);
                 let why = Why::Computed { position: program.position, step, what, row };
@@ -212,6 +211,25 @@ impl<'a> Game<'a> {
             }
             _ => Err("this message is not the one that is due"),
         }
+    }
+
+    /// What the referee computes from a prover's evidence, if it is due: the row in question. For whoever shows it.
+    ///
+    /// # Errors
+    /// No row is in question, or the evidence does not open what was agreed on.
+    pub fn recompute(&self, evidence: &Evidence) -> Result<Vec<u8>, &'static str> {
+        match self.stage {
+            Stage::Evidence { step, row, .. } => self.computed(step, row, evidence),
+            _ => Err("no row is in question"),
+        }
+    }
+
+    fn computed(&self, step: StepId, row: usize, evidence: &Evidence) -> Result<Vec<u8>, &'static str> {
+        let (program, root) = self.position.as_ref().ok_or("no position is open")?;
+        let opened = evidence.open(self.case, program, root, &self.trace).map_err(|missing| missing.0)?;
+        let mut computed = vec![];
+        compute(program, step, row, &opened, &mut computed).map_err(|missing| missing.0)?;
+        Ok(computed)
     }
 
     fn open_position(&mut self, position: usize, claims: &Claims<'_>) -> Result<Stage, &'static str> {

@@ -17,7 +17,7 @@ mod transcript;
 pub use case::{Case, CaseError};
 pub use challenger::Challenger;
 pub use evidence::{Evidence, PastOpening, RowsOpening, WeightOpening};
-pub use game::{Game, Party, Ruling, Why};
+pub use game::{Game, Node, Party, Ruling, Stage, Why};
 pub use message::{MESSAGE_BYTES_MAX, Message};
 pub use prover::Prover;
 pub use referee::{play, target};

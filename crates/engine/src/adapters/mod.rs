@@ -20,7 +20,7 @@ pub(crate) use tiers::{Readiness, Tiers};
 use cpu::Hash;
 use model::Adapter;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 /// An adapter as it was registered: one name, one content.
@@ -32,8 +32,23 @@ pub struct AdapterHandle {
     digest: OnceLock<Hash>,
     bytes: AtomicU64,
     rank: AtomicU64,
-    pinned: bool,
+    pinned: AtomicBool,
     retired: AtomicBool,
+    whereabouts: AtomicU8,
+}
+
+/// Where an adapter is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Whereabouts {
+    /// In its folder, or wherever whoever registered it keeps it.
+    Disk,
+    /// On its way to the host's memory.
+    Loading,
+    /// In the host's memory.
+    Host,
+    /// In the device's memory.
+    Resident,
 }
 
 /// Where it comes from.
@@ -74,7 +89,25 @@ impl AdapterHandle {
 
     /// Whether it stays resident once it is.
     pub fn is_pinned(&self) -> bool {
-        self.pinned
+        self.pinned.load(Relaxed)
+    }
+
+    pub(crate) fn pin(&self, pinned: bool) {
+        self.pinned.store(pinned, Relaxed);
+    }
+
+    /// Where it was after the engine's last step.
+    pub fn whereabouts(&self) -> Whereabouts {
+        match self.whereabouts.load(Relaxed) {
+            1 => Whereabouts::Loading,
+            2 => Whereabouts::Host,
+            3 => Whereabouts::Resident,
+            _ => Whereabouts::Disk,
+        }
+    }
+
+    pub(crate) fn show(&self, whereabouts: Whereabouts) {
+        self.whereabouts.store(whereabouts as u8, Relaxed);
     }
 
     /// Its folder, if it comes from one.

@@ -5,7 +5,7 @@ use cpu::Hash;
 use model::{Adapter, AdapterCache};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 /// Names there may be.
@@ -38,6 +38,17 @@ pub enum AdapterError {
     #[error("the adapter takes {bytes} bytes, and adapters have {room} here: give the server more memory (--memory)")]
     TooLarge {
         /// Its size.
+        bytes: u64,
+        /// The most bytes adapters may take.
+        room: u64,
+    },
+    /// Too much would stay resident.
+    #[error(
+        "with it pinned adapters would take {bytes} bytes, and they may take half of the {room} that adapters have here: \
+         unpin another, or give the server more memory (--memory)"
+    )]
+    TooManyPinned {
+        /// What all would take.
         bytes: u64,
         /// The most bytes adapters may take.
         room: u64,
@@ -129,11 +140,25 @@ impl Adapters {
         let adapter = self.loader.load(handle.clone()).result.map_err(AdapterError::Unusable)?;
         self.check_size(adapter.bytes() as u64)?;
         if pinned {
-            let others = self.list();
-            let others: u64 = others.iter().filter(|other| other.is_pinned()).filter_map(|other| other.bytes()).sum();
-            self.check_size(2 * (adapter.bytes() as u64 + others))?;
+            self.check_pins(&handle, adapter.bytes() as u64)?;
         }
         Ok((self.add(handle, false)?.0, adapter))
+    }
+
+    /// Pins an adapter whose size is known, if all that are pinned together leave half of the room.
+    pub(crate) fn pin(&self, handle: &Arc<AdapterHandle>) -> Result<(), AdapterError> {
+        // One at a time, so that two do not both see room for themselves.
+        let _one = self.identifying.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_pins(handle, handle.bytes().unwrap_or_default())?;
+        handle.pin(true);
+        Ok(())
+    }
+
+    fn check_pins(&self, handle: &AdapterHandle, own: u64) -> Result<(), AdapterError> {
+        let others = self.list();
+        let others = others.iter().filter(|other| other.is_pinned() && other.id() != handle.id());
+        let (bytes, room) = (others.filter_map(|other| other.bytes()).sum::<u64>() + own, self.bytes_max);
+        if 2 * bytes > room { Err(AdapterError::TooManyPinned { bytes, room }) } else { Ok(()) }
     }
 
     /// Loads what `path` names inside the allowed folders; `digest:HEX` is the folder of that name, whose contents must
@@ -170,6 +195,11 @@ impl Adapters {
         Ok(Some(adapter))
     }
 
+    /// The adapter itself, loaded now unless it is kept in memory.
+    pub(crate) fn fetch(&self, handle: &Arc<AdapterHandle>) -> Result<Arc<Adapter>, AdapterError> {
+        self.loader.load(handle.clone()).result.map_err(AdapterError::Unusable)
+    }
+
     /// Forgets a name.
     pub(crate) fn remove(&self, name: &str) -> Result<Arc<AdapterHandle>, AdapterError> {
         let removed = self.names.write().unwrap_or_else(PoisonError::into_inner).remove(name);
@@ -186,8 +216,9 @@ impl Adapters {
             digest: OnceLock::new(),
             bytes: AtomicU64::new(0),
             rank: AtomicU64::new(0),
-            pinned,
+            pinned: AtomicBool::new(pinned),
             retired: AtomicBool::new(false),
+            whereabouts: AtomicU8::new(0),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Where each adapter is that somebody asked for: on disk, on its way, in host memory, or resident.
 
-use super::AdapterHandle;
+use super::{AdapterHandle, Whereabouts};
 use model::Adapter;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +15,8 @@ enum Place {
 struct Slot {
     handle: Arc<AdapterHandle>,
     place: Place,
+    /// Whether it may not go; as the bytes that are busy reckon it.
+    pinned: bool,
     /// Sequences being computed with it.
     users: u32,
     /// Requests that wait and will need it.
@@ -27,7 +29,18 @@ struct Slot {
 
 impl Slot {
     fn is_busy(&self) -> bool {
-        self.users > 0 || self.handle.is_pinned()
+        self.users > 0 || self.pinned
+    }
+
+    /// Puts it somewhere, and lets that be seen.
+    fn put(&mut self, place: Place) {
+        self.handle.show(match &place {
+            Place::Disk => Whereabouts::Disk,
+            Place::Loading => Whereabouts::Loading,
+            Place::Host(_) => Whereabouts::Host,
+            Place::Resident(_) => Whereabouts::Resident,
+        });
+        self.place = place;
     }
 }
 
@@ -100,6 +113,7 @@ impl Tiers {
         self.slots.entry(handle.id()).or_insert_with(|| Slot {
             handle: handle.clone(),
             place: Place::Disk,
+            pinned: handle.is_pinned(),
             users: 0,
             claims: 0,
             value: 0,
@@ -144,7 +158,7 @@ impl Tiers {
     pub(crate) fn begin_loading(&mut self, handle: &Arc<AdapterHandle>) {
         let slot = self.ensure(handle);
         assert!(matches!(slot.place, Place::Disk), "an adapter is loaded twice at once");
-        slot.place = Place::Loading;
+        slot.put(Place::Loading);
         self.ahead += 1;
     }
 
@@ -160,7 +174,7 @@ impl Tiers {
         let claimed = slot.claims > 0;
         slot.stamp = clock;
         let arrived = adapter.as_ref().map(|adapter| adapter.bytes() as u64);
-        slot.place = adapter.map_or(Place::Disk, Place::Host);
+        slot.put(adapter.map_or(Place::Disk, Place::Host));
         if was_loading {
             self.ahead -= 1;
         }
@@ -189,7 +203,7 @@ impl Tiers {
             self.host_bytes -= bytes;
             self.ahead -= usize::from(slot.claims > 0);
         }
-        slot.place = Place::Resident(adapter.clone());
+        slot.put(Place::Resident(adapter.clone()));
         self.resident_bytes += bytes;
         if slot.is_busy() {
             self.busy_bytes += bytes;
@@ -218,7 +232,7 @@ impl Tiers {
         if slot.users > 0 {
             return None;
         }
-        if let (Place::Resident(adapter), false) = (&slot.place, slot.handle.is_pinned()) {
+        if let (Place::Resident(adapter), false) = (&slot.place, slot.pinned) {
             self.busy_bytes -= adapter.bytes() as u64;
         }
         let gone = slot.handle.is_retired() && slot.claims == 0;
@@ -240,20 +254,43 @@ impl Tiers {
         assert!(slot.users == 0, "an adapter in use lost its place");
         let (adapter, bytes) = (adapter.clone(), adapter.bytes() as u64);
         self.resident_bytes -= bytes;
-        if slot.handle.is_pinned() {
+        if slot.pinned {
             self.busy_bytes -= bytes;
         }
         slot.stamp = self.clock;
         if slot.handle.in_memory().is_some() {
-            slot.place = Place::Disk;
+            slot.put(Place::Disk);
         } else {
-            slot.place = Place::Host(adapter.clone());
+            slot.put(Place::Host(adapter.clone()));
             self.host_bytes += bytes;
             self.ahead += usize::from(slot.claims > 0);
         }
         self.tidy(id);
         self.trim_host();
         Some(adapter)
+    }
+
+    /// It may not go from now on, or may go again.
+    pub(crate) fn pin(&mut self, handle: &Arc<AdapterHandle>, pinned: bool) {
+        if !pinned && !self.slots.contains_key(&handle.id()) {
+            return;
+        }
+        let slot = self.ensure(handle);
+        let was_busy = slot.is_busy();
+        slot.pinned = pinned;
+        let is_busy = slot.is_busy();
+        if let Place::Resident(adapter) = &slot.place {
+            let bytes = adapter.bytes() as u64;
+            match (was_busy, is_busy) {
+                (false, true) => self.busy_bytes += bytes,
+                (true, false) => self.busy_bytes -= bytes,
+                _ => {}
+            }
+        }
+        if !pinned {
+            self.tidy(handle.id());
+            self.trim_host();
+        }
     }
 
     /// A name was unloaded or replaced: what nobody needs goes at once. Gives it if it was resident.
@@ -273,17 +310,21 @@ impl Tiers {
             return;
         }
         match &slot.place {
+            // One in memory that waits for room has nowhere else to wait.
+            Place::Disk if slot.pinned && slot.handle.in_memory().is_some() && !slot.handle.is_retired() => return,
             Place::Disk => {}
             Place::Host(adapter) if slot.handle.is_retired() => self.host_bytes -= adapter.bytes() as u64,
             _ => return,
         }
+        slot.handle.show(Whereabouts::Disk);
         self.slots.remove(&id);
     }
 
-    /// Host memory lets go of what was used longest ago and nobody waits for.
+    /// Host memory lets go of what was used longest ago, is not pinned and nobody waits for.
     fn trim_host(&mut self) {
         while self.host_bytes > self.host_budget {
-            let idle = self.slots.iter().filter(|(_, slot)| matches!(slot.place, Place::Host(_)) && slot.claims == 0);
+            let is_idle = |slot: &Slot| matches!(slot.place, Place::Host(_)) && slot.claims == 0 && !slot.pinned;
+            let idle = self.slots.iter().filter(|(_, slot)| is_idle(slot));
             let Some((id, bytes)) = idle.min_by_key(|(_, slot)| slot.stamp).map(|(id, slot)| match &slot.place {
                 Place::Host(adapter) => (*id, adapter.bytes() as u64),
                 _ => (*id, 0),
@@ -291,7 +332,9 @@ impl Tiers {
                 return;
             };
             self.host_bytes -= bytes;
-            self.slots.remove(&id);
+            if let Some(slot) = self.slots.remove(&id) {
+                slot.handle.show(Whereabouts::Disk);
+            }
         }
     }
 }

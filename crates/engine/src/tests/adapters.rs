@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::AdapterError;
-use crate::adapters::{Disk, Roots};
+use crate::adapters::{Disk, Roots, Whereabouts};
 use crate::{Engine, Refusal};
 use model::AdapterCache;
 use std::fs;
@@ -258,4 +258,88 @@ fn a_pinned_adapter_is_resident_before_anybody_asks() {
     assert!(engine.drain(std::time::Duration::from_secs(5)));
     assert_eq!(engine.load().adapters_resident, 1);
     assert_eq!(engine.submit(Request::new(vec![1], 1)).err(), Some(Refusal::ShuttingDown));
+}
+
+/// An adapter that was asked for once, and is idle now.
+fn used(rig: &mut Rig, handle: &Arc<AdapterHandle>, seed: u64) {
+    let mut receiver = rig.submit(request(handle, seed));
+    rig.finish();
+    done(&mut receiver);
+}
+
+#[test]
+fn what_is_pinned_while_others_compete_stays_until_it_is_unpinned() {
+    let mut rig = Rig::new(slots(2, 0));
+    let handles: Vec<_> = (0..5).map(|i| rig.on_disk(&i.to_string())).collect();
+    handles[0].pin(true);
+    rig.core.pin(&handles[0], true);
+    rig.step();
+    rig.deliver();
+    assert_eq!(handles[0].whereabouts(), Whereabouts::Resident, "nobody has asked for it");
+    for round in 0..2 {
+        for (seed, handle) in (0..).zip(&handles[1..]) {
+            used(&mut rig, handle, 10 * round + seed);
+            assert_eq!(handles[0].whereabouts(), Whereabouts::Resident);
+        }
+    }
+    // Used while it is pinned and unpinned, it is reckoned with once.
+    let mut receiver = rig.submit(request(&handles[0], 99));
+    rig.step();
+    handles[0].pin(false);
+    rig.core.pin(&handles[0], false);
+    rig.finish();
+    done(&mut receiver);
+    for (seed, handle) in (100..).zip(&handles[1..]) {
+        used(&mut rig, handle, seed);
+    }
+    assert_eq!(handles[0].whereabouts(), Whereabouts::Disk);
+    assert_eq!(rig.core.load().adapters_resident, 2);
+}
+
+#[test]
+fn a_pin_without_room_waits_for_it() {
+    let mut rig = Rig::new(slots(1, 0));
+    let (busy, pinned) = (rig.on_disk("1"), rig.on_disk("2"));
+    let mut receiver = rig.submit(request(&busy, 1));
+    while busy.whereabouts() != Whereabouts::Resident {
+        rig.step();
+        rig.deliver();
+    }
+    pinned.pin(true);
+    rig.core.pin(&pinned, true);
+    rig.step();
+    rig.deliver();
+    assert_eq!(pinned.whereabouts(), Whereabouts::Host, "the only place is taken");
+    rig.finish();
+    done(&mut receiver);
+    rig.step();
+    assert_eq!((pinned.whereabouts(), busy.whereabouts()), (Whereabouts::Resident, Whereabouts::Disk));
+}
+
+#[test]
+fn pins_leave_half_of_the_room_and_pass_to_what_takes_their_place() {
+    let (folder, engine) = demo();
+    engine.adapters().register("sql", &folder.path().join("sql")).unwrap();
+    let pinned = engine.pin_adapter("sql", true).unwrap();
+    assert!(engine.drain(std::time::Duration::from_secs(5)));
+    assert!(pinned.is_pinned() && pinned.whereabouts() == Whereabouts::Resident);
+    let after = engine.load_adapter("sql", &folder.path().join("sql").to_string_lossy(), true).unwrap();
+    assert!(engine.drain(std::time::Duration::from_secs(5)));
+    assert!(after.is_pinned() && after.whereabouts() == Whereabouts::Resident);
+    assert_eq!(pinned.whereabouts(), Whereabouts::Disk);
+    assert!(matches!(engine.pin_adapter("nobody", true), Err(AdapterError::Unknown(_))));
+    let each = after.bytes().unwrap();
+    let mut refused = 0;
+    for copy in 0..2000 {
+        let name = format!("copy{copy}");
+        engine.adapters().register(&name, &folder.path().join("sql")).unwrap();
+        if let Err(error) = engine.pin_adapter(&name, true) {
+            assert!(
+                matches!(error, AdapterError::TooManyPinned { bytes, room } if 2 * bytes > room && 2 * (bytes - each) <= room)
+            );
+            refused += 1;
+            break;
+        }
+    }
+    assert_eq!(refused, 1);
 }
