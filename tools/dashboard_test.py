@@ -52,6 +52,13 @@ def audit(page, name):
     expect(f"fits its width: {name}", not wider)
 
 
+def statement(page):
+    page.goto(URL + "/dashboard/ledger")
+    page.get_by_role("button", name="Make a statement now").click()
+    page.wait_for_load_state()
+    expect("a statement is made and listed", page.locator("a", has_text="all balances").count() >= 1)
+
+
 AXE_SOURCE = pathlib.Path(AXE).read_text()
 receipts = [ask(model, text) for model, text in QUESTIONS.items() for _ in range(3)]
 ask("lockstep-demo", "<script>document.title='run'</script>")
@@ -80,11 +87,22 @@ with sync_playwright() as play:
             page = context.new_page()
             page.on("pageerror", lambda error: failures.append(f"script: {error}"))
             sign_in(page, ADMIN)
+            if scheme == "light" and size == "wide":
+                statement(page)
             for name, path in PAGES.items():
                 page.goto(URL + path)
                 audit(page, f"{name}, {size}, {scheme}")
                 if SHOTS:
                     page.screenshot(path=SHOTS / f"{name}-{size}-{scheme}.png", full_page=True)
+            # What is computed in place: a dispute and a light check.
+            for name, button in {"dispute": "The node gets one dot product wrong", "light": "Falsify one sum, then check"}.items():
+                page.goto(URL + PAGES["receipt"])
+                page.get_by_role("button", name=button).click()
+                page.locator(".walk-here .verdict.differs").wait_for(timeout=60000)
+                expect(f"{name}: caught, {size}, {scheme}", page.locator(".walk-here strong", has_text="lied" if name == "dispute" else "Caught").count() == 1)
+                audit(page, f"{name}, {size}, {scheme}")
+                if SHOTS:
+                    page.locator(".walk-here").screenshot(path=SHOTS / f"{name}-{size}-{scheme}.png")
             context.close()
 
     # The playground with scripts, under the policy as it is.
@@ -124,6 +142,16 @@ with sync_playwright() as play:
     # By keyboard: the first stop leads to the content.
     page.keyboard.press("Tab")
     expect("the first stop of the keyboard leads to the content", page.evaluate("document.activeElement.className") == "skip")
+    context.close()
+
+    # A customer's own proof.
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    sign_in(page, KEY)
+    page.goto(URL + "/dashboard/ledger")
+    with page.expect_download() as download:
+        page.locator("a", has_text="proof").first.click()
+    expect("a customer downloads the proof of its balance", "customer:ada" in pathlib.Path(download.value.path()).read_text())
     context.close()
 
     # Without scripts everything is there.

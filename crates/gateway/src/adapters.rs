@@ -3,6 +3,7 @@
 //! `POST /v1/load_lora_adapter` with `lora_name`, `lora_path` and perhaps `load_inplace`; the path lies inside a folder the
 //! server was started with, or is `digest:HEX`, the folder of that name there, whose contents must have that digest.
 //! `POST /v1/unload_lora_adapter` with `lora_name`. Answers under way keep the adapter they were asked of.
+//! `POST /v1/pin_lora_adapter` and `/v1/unpin_lora_adapter` with `lora_name` keep one resident, or no longer.
 
 use crate::app::App;
 use crate::body;
@@ -14,7 +15,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Request, header};
 use axum::response::Response;
-use engine::AdapterHandle;
+use engine::{AdapterError, AdapterHandle};
 use serde_json::json;
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -43,29 +44,68 @@ pub(crate) async fn load_from(
     if name == app.base_name {
         return Err(ApiError::invalid("lora_name", "the base model has this name: choose another"));
     }
-    let turn = timeout(app.limits.answer_deadline, Arc::clone(&app.loading).acquire_owned()).await;
-    let permit = turn.map_err(|_| ApiError::busy())?.map_err(|_| ApiError::shutting_down())?;
     let engine = app.engine.clone();
-    let loaded = tokio::task::spawn_blocking(move || {
-        let loaded = engine.load_adapter(&name, &path, replace);
-        drop(permit);
-        loaded
-    });
-    let loaded = loaded.await.map_err(|error| ApiError::server(format!("loading broke off: {error}")))?;
-    loaded.map_err(|error| ApiError::adapter(&error))
+    in_turn(app, move || engine.load_adapter(&name, &path, replace)).await
 }
 
 pub(crate) async fn unload(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Response, ApiError> {
     check_key(&app, request.headers())?;
     let received = body::receive(&app, request).await?;
     let mut fields = Fields::parse(&received.bytes)?;
-    let name = fields.string("lora_name")?;
-    let name = fields.required("lora_name", name)?;
-    // vLLM's other way to say which; names are enough.
-    fields.take("lora_int_id");
+    let name = named(&mut fields)?;
     fields.finish()?;
     unload_named(&app, &name)?;
     Ok(json_response(&json!({"id": name, "object": "model", "deleted": true})))
+}
+
+/// The adapter that a request is about.
+fn named(fields: &mut Fields) -> Result<String, ApiError> {
+    let name = fields.string("lora_name")?;
+    // vLLM's other way to say which; names are enough.
+    fields.take("lora_int_id");
+    fields.required("lora_name", name)
+}
+
+pub(crate) async fn pin(app: State<Arc<App>>, request: Request<Body>) -> Result<Response, ApiError> {
+    change_pin(app, request, true).await
+}
+
+pub(crate) async fn unpin(app: State<Arc<App>>, request: Request<Body>) -> Result<Response, ApiError> {
+    change_pin(app, request, false).await
+}
+
+async fn change_pin(State(app): State<Arc<App>>, request: Request<Body>, pinned: bool) -> Result<Response, ApiError> {
+    check_key(&app, request.headers())?;
+    let received = body::receive(&app, request).await?;
+    let mut fields = Fields::parse(&received.bytes)?;
+    let name = named(&mut fields)?;
+    fields.finish()?;
+    let handle = pin_named(&app, name, pinned).await?;
+    let mut model = describe(&app, handle.name(), Some(&handle));
+    model["pinned"] = json!(pinned);
+    Ok(json_response(&model))
+}
+
+/// Keeps an adapter resident, or no longer; loads it first if nobody has asked for it yet.
+pub(crate) async fn pin_named(app: &App, name: String, pinned: bool) -> Result<Arc<AdapterHandle>, ApiError> {
+    let engine = app.engine.clone();
+    in_turn(app, move || engine.pin_adapter(&name, pinned)).await
+}
+
+/// Does what may take as long as loading does, one at a time.
+async fn in_turn(
+    app: &App,
+    work: impl FnOnce() -> Result<Arc<AdapterHandle>, AdapterError> + Send + 'static,
+) -> Result<Arc<AdapterHandle>, ApiError> {
+    let turn = timeout(app.limits.answer_deadline, Arc::clone(&app.loading).acquire_owned()).await;
+    let permit = turn.map_err(|_| ApiError::busy())?.map_err(|_| ApiError::shutting_down())?;
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(permit);
+        done
+    });
+    let done = done.await.map_err(|error| ApiError::server(format!("loading broke off: {error}")))?;
+    done.map_err(|error| ApiError::adapter(&error))
 }
 
 /// Forgets an adapter.

@@ -182,7 +182,9 @@ impl ApiError {
         match error {
             AdapterError::Unknown(_) => ApiError { code: Some("adapter_not_found"), ..ApiError::not_found(message) },
             AdapterError::Name | AdapterError::Taken(_) => ApiError::invalid("lora_name", message),
-            AdapterError::Full => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, message),
+            AdapterError::Full | AdapterError::TooManyPinned { .. } => {
+                ApiError::new(StatusCode::INSUFFICIENT_STORAGE, message)
+            }
             AdapterError::NoRoots => ApiError::new(StatusCode::FORBIDDEN, message),
             _ => ApiError::invalid("lora_path", message),
         }

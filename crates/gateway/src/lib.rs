@@ -11,6 +11,7 @@
 //! | `GET /v1/receipts/{id}` | the bundle of an answer: receipt, tokens, settings |
 //! | `GET /v1/log/checkpoint`, `/v1/log/tile/…` | the log of receipts, for anybody |
 //! | `POST /v1/load_lora_adapter`, `/v1/unload_lora_adapter` | adapters come and go while the server runs |
+//! | `POST /v1/pin_lora_adapter`, `/v1/unpin_lora_adapter` | adapters stay resident, or no longer |
 //! | `GET /v1/prices` | what requests cost, and who earns what of it |
 //! | `GET /metrics` | what is measured, for Prometheus |
 //! | `GET /health` | whether the server is well, and how full |
@@ -69,6 +70,7 @@ mod parameters;
 mod receipts;
 mod recorder;
 mod report;
+mod resume;
 mod routes;
 mod server;
 mod shape;
@@ -79,6 +81,10 @@ mod ticket;
 mod tools;
 mod trace;
 mod unsupported;
+
+// What tests outside share names this crate.
+#[cfg(test)]
+extern crate self as gateway;
 
 #[cfg(test)]
 mod calls_tests;

@@ -41,7 +41,8 @@ impl State {
     }
 }
 
-/// From where the log must be read to know all that is open: written beside it whenever a list is logged.
+/// From where the log must be read to know all that is open: written beside it whenever a list is logged, and now and then
+/// between, or a server whose clients choose their own seeds would read more at every start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Mark {
     /// Everything below was settled.
@@ -104,6 +105,7 @@ impl Numbers {
 
     /// The list to log now, if few numbers are left, and what to write beside the log before.
     pub(crate) fn wanted(&self, log_size: u64, time_seconds: u64) -> Option<(Seeds, Mark)> {
+        let mark = self.mark(log_size);
         let state = self.lock();
         if state.left() >= LEFT_MIN {
             return None;
@@ -111,10 +113,17 @@ impl Numbers {
         let committed = state.next + state.left();
         let commitments = (committed..committed + LIST).map(|number| seed::commitment(number, &self.secret_of(number)));
         let seeds = Seeds { first: committed, commitments: commitments.collect(), time_seconds };
+        Some((seeds, mark))
+    }
+
+    /// The mark of a log of this size as it is now.
+    pub(crate) fn mark(&self, log_size: u64) -> Mark {
+        let state = self.lock();
+        let committed = state.lists.back().map_or(state.next, |(_, end, _)| *end);
         let oldest = state.open.first_key_value().map(|(number, size)| (*number, *size));
         // What is to be aborted is among the open until it is logged.
         let (settled, entry) = oldest.unwrap_or((state.next, log_size));
-        Some((seeds, Mark { settled, committed, entry }))
+        Mark { settled, committed, entry }
     }
 
     /// A list is in the log, as this entry.

@@ -10,11 +10,12 @@ use crate::countersigned::Countersigned;
 use crate::draft::{Draft, Link};
 use crate::folder::Folder;
 use crate::identity;
-use crate::numbers::{Mark, Numbers, Open, Taken};
+use crate::numbers::{Numbers, Taken};
 use crate::openings::{Keeping, Openings};
+use crate::resume::{MARK, abort_what_is_open, last_receipt, signed_by};
 use crate::start::StartError;
 use crate::ticket::Ticket;
-use receipt::{Aborted, Hash, Nonce, SigningKey, Statement};
+use receipt::{Aborted, Hash, Nonce, SigningKey};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -35,8 +36,8 @@ const BUSY: Duration = Duration::from_millis(10);
 const GATHERING: Duration = Duration::from_millis(1);
 /// Numbers to be aborted that do not wait for a receipt to be written with.
 const ABORTED_WAITING: usize = 32;
-/// Where the log is to be read from for what is open.
-const MARK: &str = "seeds.mark";
+/// Entries after which it is noted anew from where the log is to be read for what is open.
+const MARK_EVERY: u64 = 4096;
 
 /// Why an answer has no receipt.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -68,7 +69,7 @@ pub(crate) struct Recorder {
     secret: [u8; 32],
     /// What opens every bundle, for auditors.
     audit_token: [u8; 32],
-    node: Hash,
+    key: SigningKey,
     count: Arc<AtomicU64>,
     well: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -113,9 +114,10 @@ impl Recorder {
             openings: openings.clone(),
             numbers: numbers.clone(),
             folder: folder.clone(),
-            key,
+            key: key.clone(),
             secret,
             next,
+            marked: 0,
             count: count.clone(),
             well: well.clone(),
         };
@@ -131,7 +133,7 @@ impl Recorder {
             countersigned,
             secret,
             audit_token,
-            node,
+            key,
             count,
             well,
             thread,
@@ -141,7 +143,12 @@ impl Recorder {
 
     /// The node's public key.
     pub(crate) fn node(&self) -> Hash {
-        self.node
+        self.key.verifying_key().to_bytes()
+    }
+
+    /// The node's key.
+    pub(crate) fn key(&self) -> &SigningKey {
+        &self.key
     }
 
     /// How many receipts there are.
@@ -236,46 +243,6 @@ fn opening_key(secret: &[u8; 32], hash: &Hash) -> [u8; 16] {
     std::array::from_fn(|byte| key[byte])
 }
 
-fn signed_by(entry: &[u8], node: &Hash) -> bool {
-    match Statement::parse(entry) {
-        Ok(Statement::Receipt(receipt)) => receipt.node == *node,
-        Ok(Statement::Seeds(_, signer) | Statement::Aborted(_, signer)) => signer == *node,
-        _ => false,
-    }
-}
-
-/// The place after the last receipt of the log.
-fn last_receipt(log: &Log) -> Result<Link, StartError> {
-    for index in (0..log.size()).rev() {
-        if let Ok(Statement::Receipt(receipt)) = Statement::parse(&log.entry(index)?) {
-            let (number, previous) = (receipt.claims.number + 1, Some(receipt.hash));
-            return Ok(Link { number, previous, opening_seconds: 0 });
-        }
-    }
-    Ok(Link::default())
-}
-
-/// Logs every number that is committed to and not settled as aborted: somebody may have seen its secret.
-fn abort_what_is_open(
-    log: Arc<Log>,
-    folder: &Folder,
-    key: &SigningKey,
-) -> Result<(Arc<Log>, Arc<Numbers>), StartError> {
-    let mark = Mark::read(&folder.file(MARK), log.size());
-    let mut open = Open::new(mark);
-    for index in mark.entry..log.size() {
-        if let Ok(statement) = Statement::parse(&log.entry(index)?) {
-            open.read(&statement);
-        }
-    }
-    let time_seconds = now_seconds();
-    for ranges in open.ranges().chunks(receipt::seed::ABORTED_RANGES_MAX) {
-        log.append(&[Aborted { ranges: ranges.to_vec(), time_seconds }.sign(key)])?;
-    }
-    let secret = blake3::derive_key("lockstep gateway 2: secrets of seeds", key.as_bytes());
-    Ok((log, Numbers::new(secret, open.committed)))
-}
-
 /// The state of the thread.
 struct Writer {
     log: Arc<Log>,
@@ -286,6 +253,8 @@ struct Writer {
     secret: [u8; 32],
     /// Place of the next receipt.
     next: Link,
+    /// Entries of the log when its mark was written last.
+    marked: u64,
     count: Arc<AtomicU64>,
     /// Whether the last group could be written.
     well: Arc<AtomicBool>,
@@ -383,6 +352,14 @@ impl Writer {
         settled.into_iter().for_each(Taken::settle);
         if let Some((seeds, _)) = wanted {
             self.numbers.committed(seeds.first, seeds.end(), appended.first + list as u64 - 1);
+            self.marked = appended.size;
+        }
+        if appended.size >= self.marked + MARK_EVERY {
+            self.marked = appended.size;
+            // It only saves reading: the one before is as true.
+            if let Err(error) = self.numbers.mark(appended.size).write(&self.folder, MARK) {
+                tracing::warn!("the next start will read more of the log: {error}");
+            }
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::numbers::Mark;
 use receipt::{Bundle, Monitor, Receipt};
 use std::path::Path;
 
@@ -92,6 +93,30 @@ async fn without_its_mark_the_log_is_read_from_its_beginning() {
     std::fs::remove_file(folder.path().join(MARK)).unwrap();
     let recorder = start(folder.path());
     assert_eq!(monitor(&recorder).unsettled().count(), 256);
+}
+
+#[tokio::test]
+async fn the_mark_follows_the_log_where_clients_choose_their_seeds() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = Arc::new(start(folder.path()));
+    std::mem::forget(recorder.take(Nonce::default()).unwrap());
+    let mark = |recorder: &Recorder| Mark::read(&folder.path().join(MARK), recorder.log.size());
+    for _ in 0..5 {
+        record(&recorder, 1000).await;
+    }
+    assert_eq!(mark(&recorder).entry, 1, "a number was taken when the log had one entry, and is open");
+    drop(recorder);
+    // The next start aborts it, and then nothing is open.
+    let recorder = Arc::new(start(folder.path()));
+    assert_eq!(monitor(&recorder).unsettled().count(), 256);
+    for _ in 0..5 {
+        record(&recorder, 1000).await;
+    }
+    assert!(mark(&recorder).entry > 9000, "{:?}", mark(&recorder));
+    drop(recorder);
+    let recorder = start(folder.path());
+    let monitor = monitor(&recorder);
+    assert_eq!((monitor.receipts(), monitor.unsettled().count()), (10_000, 256));
 }
 
 #[test]

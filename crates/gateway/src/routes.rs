@@ -47,6 +47,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/prices", get(prices))
         .route("/v1/load_lora_adapter", post(adapters::load))
         .route("/v1/unload_lora_adapter", post(adapters::unload))
+        .route("/v1/pin_lora_adapter", post(adapters::pin))
+        .route("/v1/unpin_lora_adapter", post(adapters::unpin))
         .merge(dashboard::router(app.clone()))
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
@@ -58,7 +60,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 fn is_closed(app: &App, path: &str) -> bool {
     let open = ["/v1/log/", "/v1/receipts/", "/v1/prices"];
     // Changing adapters takes a key of its own, if there is one.
-    let adapters = app.admin.is_some() && path.ends_with("load_lora_adapter");
+    let adapters = app.admin.is_some() && path.ends_with("_lora_adapter");
     path.starts_with("/v1/") && !adapters && !open.iter().any(|open| path.starts_with(open))
 }
 

@@ -92,7 +92,7 @@ impl Default for Limits {
 
 impl Limits {
     /// The audit window as receipts state it.
-    fn window_seconds(&self) -> u32 {
+    pub(crate) fn window_seconds(&self) -> u32 {
         u32::try_from(self.audit_window.as_secs()).unwrap_or(u32::MAX)
     }
 
@@ -120,7 +120,7 @@ impl Server {
         }
         let recorder = Recorder::start(Folder::open(&config.folder)?, config.limits.window_seconds())?;
         let device_time = DeviceTime::open(&config.folder.join("device"), &engine)?;
-        let dashboard = Dashboard::new(&config.folder.join("device"))?;
+        let dashboard = Dashboard::new(&config.folder)?;
         let operator = AccountId::operator(&hex::encode(&recorder.node()))?;
         let processors = std::thread::available_parallelism().map_or(1, |processors| processors.get());
         let app = App {

@@ -4,13 +4,12 @@
 
 mod support;
 
-use gateway::{Billing, Config, Keys, Limits, Server};
-use ledger::{Ledger, PriceList};
+use gateway::{Keys, Limits};
 use returns::{Device, Period};
 use serde_json::{Value, json};
-use std::path::Path;
 use std::time::{Duration, Instant};
-use support::{Answer, BASE, Served, ask, demo, engine};
+use support::pages::{FORM, chat, encoded, look, shop, sign_in, visit};
+use support::{BASE, Served, ask, demo, engine};
 
 const PAGES: [&str; 8] = [
     "/dashboard",
@@ -22,77 +21,6 @@ const PAGES: [&str; 8] = [
     "/dashboard/statistics",
     "/dashboard/login",
 ];
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
-
-/// A server with a ledger and prices; with keys for ada and bob, or open.
-fn shop(folder: &Path, keyed: bool, admin: bool) -> (Served, Ledger, tokio::runtime::Runtime) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let database = format!("sqlite:{}", folder.join("ledger.sqlite").display()).parse().unwrap();
-    let ledger = runtime.block_on(Ledger::open(ledger::Config::new(database, folder.join("spool")))).unwrap();
-    let prices = r#"{"version": 3, "default": {"prompt": 1000000, "output": 3000000}}"#;
-    let billing = Billing::new(ledger.clone()).with_prices(PriceList::parse(prices).unwrap());
-    let keys = if keyed {
-        let line = |name: &str| format!("{name} {} budget=5\n", blake3::hash(name.as_bytes()).to_hex());
-        std::fs::write(folder.join("keys"), line("ada") + &line("bob")).unwrap();
-        Keys::read(&folder.join("keys")).unwrap()
-    } else {
-        Keys::default()
-    };
-    let (engine, adapters) = (engine(|_| {}), demo().adapters.clone());
-    let config = Config { folder: folder.join("node"), base: BASE.into(), adapters, keys, limits: Limits::default() };
-    let server = Server::new(engine.clone(), config).unwrap().with_device(Device::known().remove(0));
-    let server = if admin { server.with_admin_key("root") } else { server };
-    let server = runtime.block_on(server.with_billing(billing)).unwrap();
-    (Served::running(engine, server), ledger, runtime)
-}
-
-fn chat(served: &Served, key: &str, model: &str, text: &str) -> Value {
-    let bearer = format!("Bearer {key}");
-    let headers = [("content-type", "application/json"), ("authorization", bearer.as_str())];
-    let mut body = ask(model, text);
-    body["max_tokens"] = json!(12);
-    body["temperature"] = json!(0);
-    served.send("POST", "/v1/chat/completions", &headers, body.to_string().as_bytes()).ok()
-}
-
-fn cookie(answer: &Answer) -> String {
-    answer.headers["set-cookie"].split(';').next().unwrap().to_owned()
-}
-
-fn token(page: &Answer) -> String {
-    let (_, rest) = page.text().split_once(r#"name="token" value=""#).unwrap();
-    rest.split('"').next().unwrap().to_owned()
-}
-
-fn encoded(fields: &[(&str, &str)]) -> String {
-    form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
-}
-
-/// A cookie, and the token of the forms that belong to it.
-fn visit(served: &Served, cookie_before: Option<&str>) -> (String, String) {
-    let headers: Vec<(&str, &str)> = cookie_before.iter().map(|cookie| ("cookie", *cookie)).collect();
-    let page = served.send("GET", "/dashboard/login", &headers, b"");
-    let own = cookie_before.map_or_else(|| cookie(&page), str::to_owned);
-    let token = if page.text().contains("name=\"token\"") {
-        token(&page)
-    } else {
-        token(&served.send("GET", "/dashboard/playground", &[("cookie", &own)], b""))
-    };
-    (own, token)
-}
-
-/// Signs in; gives the session's cookie.
-fn sign_in(served: &Served, key: &str) -> String {
-    let (own, token) = visit(served, None);
-    let body = encoded(&[("token", &token), ("key", key)]);
-    let done = served.send("POST", "/dashboard/login", &[FORM, ("cookie", &own)], body.as_bytes());
-    assert_eq!(done.status, 303, "{}", done.text());
-    cookie(&done)
-}
-
-fn look(served: &Served, cookie: &str, path: &str) -> Answer {
-    served.send("GET", path, &[("cookie", cookie)], b"")
-}
 
 #[test]
 fn every_page_is_there_and_lets_nothing_foreign_in() {
@@ -163,6 +91,13 @@ fn hostile_names_and_prompts_are_shown_and_never_run() {
         assert!(page.text().contains("&lt;script&gt;alert(1)"), "{path}");
         assert!(!page.text().contains("<script>alert"), "{path}");
     }
+    let schema = json!({"type": "object", "properties": {hostile: {"enum": [hostile]}}, "required": [hostile], "additionalProperties": false});
+    let form = json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}});
+    let asked = support::with(ask(BASE, "a"), json!({"max_tokens": 200, "temperature": 0, "response_format": form}));
+    let formed = served.post("/v1/chat/completions", &asked).ok();
+    assert!(support::content(&formed).contains(hostile), "{formed}");
+    let page = served.get(&format!("/dashboard/receipt?id={}", formed["receipt"]["id"].as_str().unwrap()));
+    assert!(page.text().contains("Form that the answer was held to") && !page.text().contains("<script>alert"));
     for query in ["search", "after", "period", "id", "name"] {
         for path in ["/dashboard", "/dashboard/ledger", "/dashboard/receipt", "/dashboard/account"] {
             let page = served.get(&format!("{path}?{query}=%3Cscript%3Ealert(1)%3C/script%3E"));
@@ -426,7 +361,7 @@ fn live_numbers_come_as_events_and_end_with_the_server() {
         assert!(count > 0);
         read.extend_from_slice(&bytes[..count]);
     }
-    assert!(String::from_utf8_lossy(&read).contains("data: {\"running\":"));
+    assert!(String::from_utf8_lossy(&read).contains("\"running\":"));
     let start = Instant::now();
     served.stop();
     assert!(start.elapsed() < Duration::from_secs(20), "the stream held the server up");

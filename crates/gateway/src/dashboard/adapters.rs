@@ -5,11 +5,12 @@ use super::page::{Page, Reply, Visit};
 use super::sums::HOUR;
 use super::table::{Cell, Column, Table};
 use super::words;
-use crate::adapters::{load_from, unload_named};
+use crate::adapters::{load_from, pin_named, unload_named};
 use crate::app::App;
 use crate::device_time::now_microseconds;
 use crate::error::ApiError;
 use crate::hex;
+use engine::{AdapterHandle, Whereabouts};
 use maud::{Markup, html};
 use returns::Standing;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub(crate) async fn show(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> 
         Column("tokens", "Tokens"),
         Column("charged_micros", "Earned"),
         Column("late_ppm", "Late"),
-        Column("first_half_ms", "First token, half within"),
+        Column("first_half_ms", "First token: half within"),
         Column("first_most_ms", "95 of 100 within"),
         Column("busy_nanoseconds", "Device time"),
         Column("bytes", "Size"),
@@ -55,12 +56,6 @@ pub(crate) async fn show(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> 
             None => (Some(app.engine.model().weights.bytes() as u64), Some(app.engine.model().digest)),
             Some(adapter) => (adapter.bytes(), adapter.digest()),
         };
-        let state = match adapter {
-            None => "resident",
-            Some(adapter) if adapter.is_pinned() => "pinned: stays resident",
-            Some(adapter) if adapter.digest().is_none() => "on disk: loaded when asked for",
-            Some(_) => "loaded; resident while it is used",
-        };
         table.row(vec![
             Cell::text(model),
             Cell::Count(all(|work| work.answers)),
@@ -72,7 +67,7 @@ pub(crate) async fn show(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> 
             Cell::Nanoseconds(known.used.time.busy()),
             bytes.map_or(Cell::None, Cell::Bytes),
             adapter.and_then(|adapter| adapter.rank()).map_or(Cell::None, |rank| Cell::Count(rank as u64)),
-            Cell::text(state),
+            Cell::text(adapter.map_or_else(|| "resident".to_owned(), |adapter| state(adapter))),
             digest.map_or(Cell::None, |digest| Cell::code(hex::encode(&digest))),
         ]);
     }
@@ -84,17 +79,29 @@ pub(crate) async fn show(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> 
     let body = html! {
         (periods("/dashboard/adapters", name))
         (table.html())
-        p.dim { (words::count(load.adapters_resident as u64)) " adapters are resident in " (words::bytes(load.adapters_resident_bytes))
+        p.dim { span data-live="resident" { (words::count(load.adapters_resident as u64)) } " adapters are resident in " (words::bytes(load.adapters_resident_bytes))
             ", and " (words::bytes(load.adapters_host_bytes)) " more wait in the host's memory. Times to a first token are told to the next power of two." }
         @if visit.visitor.may_change { (forms(&visit, &shown)) }
-        @else { p.dim { "To load and unload adapters, sign in with the administrator's key." } }
+        @else { p.dim { "To load, pin and unload adapters, sign in with the administrator's key." } }
     };
     let lead = "Every adapter shares the base's weights and the device. A request holds its adapter by content: what is loaded \
                 under its name later has another digest, and answers under way keep theirs.";
     Ok(Page::new("Adapters", lead, body, vec![table]))
 }
 
-fn forms(visit: &Visit, shown: &[&Arc<engine::AdapterHandle>]) -> Markup {
+/// Where an adapter is, and whether it stays there.
+fn state(adapter: &AdapterHandle) -> String {
+    let place = match adapter.whereabouts() {
+        Whereabouts::Resident => "resident",
+        Whereabouts::Host => "in the host's memory",
+        Whereabouts::Loading => "on its way",
+        Whereabouts::Disk if adapter.folder().is_none() => "in the server's memory until asked for",
+        Whereabouts::Disk => "on disk until asked for",
+    };
+    if adapter.is_pinned() { format!("pinned, {place}") } else { place.to_owned() }
+}
+
+fn forms(visit: &Visit, shown: &[&Arc<AdapterHandle>]) -> Markup {
     html! {
         h2 { "Load" }
         form.panel method="post" action="/dashboard/adapters/load" {
@@ -106,17 +113,26 @@ fn forms(visit: &Visit, shown: &[&Arc<engine::AdapterHandle>]) -> Markup {
             label { input type="checkbox" name="replace" value="yes"; " take the place of one of this name (reload)" }
             div.row { button type="submit" { "Load" } }
         }
-        h2 { "Unload" }
+        h2 { "Pin and unload" }
         @if shown.is_empty() { div.empty { p { "There is no adapter: give some with lockstep up --adapter NAME=DIR." } } }
         @else {
             form.panel method="post" action="/dashboard/adapters/unload" {
                 (visit.token())
-                label for="unload" { "Adapter to forget; it can be loaded again" }
-                select id="unload" name="name" { @for adapter in shown { option value=(adapter.name()) { (adapter.name()) } } }
-                div.row { button.quiet type="submit" { "Unload" } }
+                label for="chosen" { "Adapter" }
+                select id="chosen" name="name" {
+                    @for adapter in shown {
+                        option value=(adapter.name()) { (adapter.name()) @if adapter.is_pinned() { " (pinned)" } }
+                    }
+                }
+                div.row {
+                    button.quiet type="submit" formaction="/dashboard/adapters/pin" { "Pin" }
+                    button.quiet type="submit" formaction="/dashboard/adapters/unpin" { "Unpin" }
+                    button.quiet type="submit" { "Unload" }
+                }
             }
         }
-        p.dim { "An adapter is pinned when the server starts: " code { "lockstep up --adapter NAME=DIR --pin NAME" } "." }
+        p.dim { "A pinned adapter stays in the device's memory whoever else wants room: nobody waits for it to be loaded, and others have less room. All that "
+            "are pinned leave half of it. An adapter that is unloaded is forgotten; it can be loaded again." }
     }
 }
 
@@ -130,6 +146,22 @@ pub(crate) async fn load(app: Arc<App>, visit: Visit) -> Result<Reply, ApiError>
     check_change(&visit)?;
     let (name, path) = (visit.required("name")?.to_owned(), visit.required("path")?.to_owned());
     load_from(&app, name, path, visit.field("replace").is_some()).await?;
+    Ok(Reply::Go("/dashboard/adapters".to_owned(), None))
+}
+
+/// Keeps one resident.
+pub(crate) async fn pin(app: Arc<App>, visit: Visit) -> Result<Reply, ApiError> {
+    change_pin(&app, &visit, true).await
+}
+
+/// Lets one go again when others need its place.
+pub(crate) async fn unpin(app: Arc<App>, visit: Visit) -> Result<Reply, ApiError> {
+    change_pin(&app, &visit, false).await
+}
+
+async fn change_pin(app: &App, visit: &Visit, pinned: bool) -> Result<Reply, ApiError> {
+    check_change(visit)?;
+    pin_named(app, visit.required("name")?.to_owned(), pinned).await?;
     Ok(Reply::Go("/dashboard/adapters".to_owned(), None))
 }
 

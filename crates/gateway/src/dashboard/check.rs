@@ -8,6 +8,7 @@
 //!
 //! Lies are signed with a key made up on the spot: none ever carries this node's signature.
 
+use super::Audits;
 use crate::app::{App, random};
 use crate::error::ApiError;
 use engine::{AdapterHandle, Completion, Event, Priority, Purpose, Request, Shaping};
@@ -55,7 +56,7 @@ pub(crate) enum Cheat {
 }
 
 /// One check at a time, for as long as this exists.
-async fn turn(app: &App) -> Result<OwnedSemaphorePermit, ApiError> {
+pub(crate) async fn turn(app: &App) -> Result<OwnedSemaphorePermit, ApiError> {
     let turn = timeout(DEADLINE, app.dashboard.checking.clone().acquire_owned()).await;
     turn.map_err(|_| ApiError::busy())?.map_err(|_| ApiError::shutting_down())
 }
@@ -67,10 +68,21 @@ pub(crate) async fn check(app: &Arc<App>, bundle: Bundle, cheat: &Cheat) -> Resu
         Cheat::None => bundle,
         cheat => forge(app, &bundle, cheat).await?,
     };
-    Ok((replay(app, &bundle).await?, bundle))
+    let finding = replay(app, &bundle).await?;
+    let audits = &app.dashboard.audits;
+    let (all, wrong) = match cheat {
+        Cheat::None => (&audits.replayed, &audits.differed),
+        _ => (&audits.lies, &audits.believed),
+    };
+    Audits::count(all);
+    // What is true is to be equal, and what is a lie is not.
+    if matches!(finding, Finding::Equal { .. }) != (*cheat == Cheat::None) {
+        Audits::count(wrong);
+    }
+    Ok((finding, bundle))
 }
 
-async fn forge(app: &Arc<App>, bundle: &Bundle, cheat: &Cheat) -> Result<Bundle, ApiError> {
+pub(crate) async fn forge(app: &Arc<App>, bundle: &Bundle, cheat: &Cheat) -> Result<Bundle, ApiError> {
     let receipt = bundle.check().map_err(|error| ApiError::server(error.to_string()))?;
     let (mut claims, mut opening) = (receipt.claims, bundle.opening.clone());
     match cheat {
@@ -103,7 +115,7 @@ fn finish(completion: &Completion) -> Finish {
 }
 
 /// What tokens leave behind, whoever chose them: they are computed as a prompt.
-async fn trace(app: &Arc<App>, claims: &Claims, opening: &Opening) -> Result<Vec<Hash>, ApiError> {
+pub(crate) async fn trace(app: &Arc<App>, claims: &Claims, opening: &Opening) -> Result<Vec<Hash>, ApiError> {
     let mut tokens = [&opening.prompt[..], &opening.output[..]].concat();
     tokens.pop();
     let request = Request { adapter: adapter(app, claims)?, ..Request::new(tokens, 1) };
@@ -144,7 +156,7 @@ fn compare(claims: &Claims, opening: &Opening, completion: &Completion, took: Du
 }
 
 /// What the receipt names that is not loaded here.
-fn other(app: &App, claims: &Claims) -> Option<&'static str> {
+pub(crate) fn other(app: &App, claims: &Claims) -> Option<&'static str> {
     let (model, text) = (app.engine.model(), app.engine.text());
     if claims.arithmetic != exact::VERSION {
         return Some("the receipt claims another version of the arithmetic");
@@ -157,7 +169,7 @@ fn other(app: &App, claims: &Claims) -> Option<&'static str> {
 }
 
 /// The adapter a receipt names.
-fn adapter(app: &App, claims: &Claims) -> Result<Option<Arc<AdapterHandle>>, ApiError> {
+pub(crate) fn adapter(app: &App, claims: &Claims) -> Result<Option<Arc<AdapterHandle>>, ApiError> {
     let Some(digest) = claims.adapter else { return Ok(None) };
     let found = app.engine.adapters().list().into_iter().find(|adapter| adapter.digest() == Some(digest));
     let missing = "the adapter that the receipt names is not loaded here by now: load it again, or check the answer with \

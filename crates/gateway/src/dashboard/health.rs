@@ -1,5 +1,6 @@
 //! Whether the server is well: queue, errors, books, log.
 
+use super::live::queue;
 use super::page::{Page, Visit};
 use super::table::{Cell, Column, Table};
 use super::words;
@@ -7,6 +8,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use maud::html;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tlog::Head;
 
 /// The page.
@@ -22,11 +24,11 @@ pub(crate) async fn show(app: Arc<App>, _visit: Visit) -> Result<Page, ApiError>
     let mut one = |what: &str, state: String, well: bool, means: &str| {
         all_well &= well;
         let word = if well { "yes" } else { "no" };
-        table.row(vec![Cell::text(what), Cell::text(state), Cell::text(word), Cell::text(means)]);
+        let state = if what == "queue" { Cell::Live("queue", state) } else { Cell::Text(state) };
+        table.row(vec![Cell::text(what), state, Cell::text(word), Cell::text(means)]);
     };
-    let (load, config) = (app.engine.load(), app.engine.config());
-    let queue = format!("{} waiting of at most {}", load.waiting, config.queue_max);
-    one("queue", queue, load.waiting < config.queue_max, "requests beyond the most are refused with 429");
+    let is_full = app.engine.load().waiting >= app.engine.config().queue_max;
+    one("queue", queue(&app), !is_full, "requests beyond the most are refused with 429");
     let kept = app.recorder.is_well();
     one(
         "receipts",
@@ -64,6 +66,14 @@ pub(crate) async fn show(app: Arc<App>, _visit: Visit) -> Result<Page, ApiError>
             );
         }
     }
+    let audits = &app.dashboard.audits;
+    let differed = audits.differed.load(Relaxed);
+    one(
+        "audits",
+        format!("{differed} of {} answers replayed here differed", audits.replayed.load(Relaxed)),
+        differed == 0 && audits.believed.load(Relaxed) == 0,
+        "an answer of this node's that is not what the model computes: its memory or processor is faulty",
+    );
     let log = app.recorder.log().clone();
     let head = tokio::task::spawn_blocking(move || (log.head().map(|(head, _)| head), log.cosigned()));
     let (head, cosigned) = head.await.map_err(|error| ApiError::server(error.to_string()))?;
@@ -107,11 +117,27 @@ pub(crate) async fn show(app: Arc<App>, _visit: Visit) -> Result<Page, ApiError>
     ] {
         engine.row(vec![Cell::text(what), Cell::Count(count)]);
     }
-    engine.row(vec![Cell::text("time spent checking answers"), Cell::Nanoseconds(counters.time.audit)]);
+    let mut checks = Table::new("audits", "Audits", &[Column("what", "What"), Column("value", "Since the start")], "");
+    let count = |counter: &AtomicU64| Cell::Count(counter.load(Relaxed));
+    for (what, value) in [
+        ("answers replayed on these pages", count(&audits.replayed)),
+        ("of these not equal", count(&audits.differed)),
+        ("lies made on these pages to be caught", count(&audits.lies)),
+        ("of these not caught", count(&audits.believed)),
+        ("light checks", count(&audits.light)),
+        ("disputes walked", count(&audits.disputes)),
+        ("device time of replays", Cell::Nanoseconds(counters.time.audit)),
+        (
+            "days that what opens an answer is kept for auditors",
+            Cell::Count(u64::from(app.limits.window_seconds() / 86_400)),
+        ),
+    ] {
+        checks.row(vec![Cell::text(what), value]);
+    }
     let body = html! {
         p { @if all_well { span.well { "All is well." } } @else { span.unwell { "Something needs attention: see below." } } }
         (table.html())
-        div.two { div { (errors.html()) } div { (engine.html()) } }
+        div.two { div { (errors.html()) } div { (engine.html()) } div { (checks.html()) } }
     };
-    Ok(Page::new("Health", "What could go wrong here, and whether it has.", body, vec![table, errors, engine]))
+    Ok(Page::new("Health", "What could go wrong here, and whether it has.", body, vec![table, errors, engine, checks]))
 }

@@ -2,6 +2,7 @@
 
 use super::page::{Page, Visit, address};
 use super::session::Viewer;
+use super::statements;
 use super::table::{Cell, Column, Table};
 use super::words;
 use crate::app::App;
@@ -14,16 +15,16 @@ use std::sync::Arc;
 /// Rows of a page.
 const ROWS: u32 = 50;
 
-fn away(error: LedgerError) -> ApiError {
+pub(crate) fn away(error: LedgerError) -> ApiError {
     ApiError::ledger_away(error.to_string())
 }
 
-fn billing(app: &App) -> Result<&Arc<Billing>, ApiError> {
+pub(crate) fn billing(app: &App) -> Result<&Arc<Billing>, ApiError> {
     app.billing.as_ref().ok_or_else(|| ApiError::not_found("this server keeps no ledger"))
 }
 
 /// Whether a visitor may see an account.
-fn may_see(visit: &Visit, account: &AccountId) -> bool {
+pub(crate) fn may_see(visit: &Visit, account: &AccountId) -> bool {
     match &visit.visitor.viewer {
         Viewer::Everything => true,
         Viewer::Customer(name) => AccountId::customer(name).as_ref() == Ok(account),
@@ -78,6 +79,7 @@ pub(crate) async fn show(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> 
         accounts.more = Some(more);
     }
     let (transactions, holds) = (transactions(&app, &visit).await?, holds(&app).await?);
+    let statements = statements::all(&app).await?;
     let body = html! {
         form.row method="get" action="/dashboard/ledger" role="search" {
             div { label for="search" { "Account's name contains" }
@@ -90,11 +92,18 @@ pub(crate) async fn show(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> 
         (holds.html())
         h2 { "Transactions" }
         (transactions.html())
+        h2 { "Statements" }
+        p.dim { "The node signs how many accounts there are and what all balances add up to, zero if the books are sound. Each account can fetch the proof of its own "
+            "balance, which says nothing of the others; the list of all balances is for an auditor, who adds them up." }
+        (statements.html())
+        @if visit.visitor.may_change {
+            form method="post" action="/dashboard/statement/make" { (visit.token()) div.row { button.quiet type="submit" { "Make a statement now" } } }
+        }
         h2 { "Prices and splits" }
         (prices(&app).html())
     };
     let lead = "Double entry in whole micro-dollars: every transaction adds up to zero, every operation happens once.";
-    Ok(Page::new("Ledger", lead, body, vec![accounts, holds, transactions, prices(&app)]))
+    Ok(Page::new("Ledger", lead, body, vec![accounts, holds, transactions, statements, prices(&app)]))
 }
 
 async fn holds(app: &App) -> Result<Table, ApiError> {
@@ -185,7 +194,7 @@ pub(crate) async fn account(app: Arc<App>, visit: Visit) -> Result<Page, ApiErro
     account_page(&app, &visit, &account).await
 }
 
-async fn account_page(app: &App, visit: &Visit, account: &AccountId) -> Result<Page, ApiError> {
+async fn account_page(app: &Arc<App>, visit: &Visit, account: &AccountId) -> Result<Page, ApiError> {
     let nothing = || ApiError::not_found("there is no such account");
     if !may_see(visit, account) {
         return Err(nothing());
@@ -194,7 +203,7 @@ async fn account_page(app: &App, visit: &Visit, account: &AccountId) -> Result<P
     let balance = ledger.balance(account).await.map_err(away)?.ok_or_else(nothing)?;
     let payable = ledger.payable(account).await.map_err(away)?;
     let postings = ledger.postings(account, visit.number("before")?, ROWS).await.map_err(away)?;
-    let table = postings_table(account, &postings);
+    let (table, statements) = (postings_table(account, &postings), statements::of_account(app, account).await?);
     let body = html! {
         ul.cards {
             li.card { p { "Balance" } p.figure { (words::dollars(balance.balance.0)) } small { "What is on it; below zero is debt" } }
@@ -203,9 +212,13 @@ async fn account_page(app: &App, visit: &Visit, account: &AccountId) -> Result<P
             li.card { p { "Can be paid out" } p.figure { (words::dollars(payable.0)) } small { "Without what was earned within the audit window" } }
         }
         (table.html())
+        h2 { "Proof of this balance" }
+        p.dim { "A statement is signed by the node and covers all accounts; the proof shows this account's balance in it and nothing of the others. Anybody checks it without "
+            "the node: " code { "lockstep statement verify FILE --account " (account) " --node " (crate::hex::encode(&app.recorder.node())) } }
+        (statements.html())
     };
     let lead = format!("Opened {}. Postings add up to the balance.", words::moment(balance.opened_at));
-    Ok(Page::new(account.to_string(), lead, body, vec![table]))
+    Ok(Page::new(account.to_string(), lead, body, vec![table, statements]))
 }
 
 fn postings_table(account: &AccountId, postings: &[Posting]) -> Table {

@@ -2,8 +2,10 @@
 
 use super::page::Visit;
 use super::session::Viewer;
+use super::sums::HOUR;
 use super::words;
 use crate::app::App;
+use crate::device_time::now_microseconds;
 use crate::error::ApiError;
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -24,7 +26,14 @@ const LASTS: Duration = Duration::from_secs(600);
 /// Every live number by its name.
 pub(crate) fn numbers(app: &App) -> Value {
     let load = app.engine.load();
+    let hour = now_microseconds() / HOUR;
+    let returns = app.dashboard.sums.report(&app.dashboard.device, hour..hour + 1).returns();
     json!({
+        "revenue": words::dollars(returns.revenue),
+        "cash_margin": words::dollars(returns.cash_margin),
+        "economic_profit": words::dollars(returns.economic_profit),
+        "goodput": returns.goodput_per_dollar.map_or("–".to_owned(), words::count),
+        "queue": queue(app),
         "running": words::count(load.running as u64),
         "waiting": words::count(load.waiting as u64),
         "pages": format!("{} of {}", words::count(load.pages_used as u64), words::count(load.pages_total as u64)),
@@ -32,6 +41,11 @@ pub(crate) fn numbers(app: &App) -> Value {
         "receipts": words::count(app.recorder.count()),
         "entries": words::count(app.recorder.log().size()),
     })
+}
+
+/// How full the queue is.
+pub(crate) fn queue(app: &App) -> String {
+    format!("{} waiting of at most {}", words::count(app.engine.load().waiting as u64), app.engine.config().queue_max)
 }
 
 pub(crate) async fn events(

@@ -7,20 +7,29 @@ mod adapters;
 mod assets;
 mod chart;
 mod check;
+mod dispute;
 mod health;
+mod hours;
 mod ledger;
+mod light;
 mod live;
 mod login;
+#[cfg(test)]
+mod million_tests;
+mod moved;
 mod overview;
 mod page;
 mod playground;
 mod proof;
 mod receipts;
 mod session;
+mod statements;
 mod statistics;
+mod steps;
 mod sums;
 mod table;
 mod verdict;
+mod walk;
 mod words;
 
 use crate::app::App;
@@ -37,10 +46,11 @@ use axum::{Extension, Router};
 use page::{Reply, Visit};
 use returns::Device;
 use session::{Sessions, Viewer};
+use statements::Statements;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use sums::Sums;
 use tokio::sync::{Semaphore, watch};
 
@@ -49,10 +59,31 @@ const FORM_BYTES_MAX: usize = 256 << 10;
 /// Pages that are told live numbers at once.
 const LIVE_MAX: usize = 64;
 
+/// What was checked on these pages since the start.
+#[derive(Default)]
+pub(crate) struct Audits {
+    /// Answers replayed as they are, and how many of them were not equal.
+    replayed: AtomicU64,
+    differed: AtomicU64,
+    /// Lies made here to be caught, and how many were not.
+    lies: AtomicU64,
+    believed: AtomicU64,
+    light: AtomicU64,
+    disputes: AtomicU64,
+}
+
+impl Audits {
+    /// Counts one more.
+    fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Relaxed);
+    }
+}
+
 /// What the pages keep.
 pub(crate) struct Dashboard {
     sessions: Sessions,
     pub(crate) sums: Sums,
+    statements: Statements,
     /// What the device costs.
     pub(crate) device: Device,
     /// Whether only this machine reaches the server.
@@ -60,19 +91,22 @@ pub(crate) struct Dashboard {
     live: Arc<Semaphore>,
     /// One permit for a check of an answer.
     checking: Arc<Semaphore>,
+    audits: Audits,
     closing: watch::Sender<bool>,
 }
 
 impl Dashboard {
-    /// `records` is where records of the device's time are.
-    pub(crate) fn new(records: &Path) -> Result<Dashboard, StartError> {
+    /// `folder` is the server's: records of the device's time are in it, and statements will be.
+    pub(crate) fn new(folder: &Path) -> Result<Dashboard, StartError> {
         Ok(Dashboard {
             sessions: Sessions::new().map_err(|_| StartError::Random(getrandom::Error::UNSUPPORTED))?,
-            sums: Sums::new(records),
+            sums: Sums::new(&folder.join("device")),
+            statements: Statements::new(folder.join("statements")),
             device: Device::default(),
             private: AtomicBool::new(false),
             live: Arc::new(Semaphore::new(LIVE_MAX)),
             checking: Arc::new(Semaphore::new(1)),
+            audits: Audits::default(),
             closing: watch::Sender::new(false),
         })
     }
@@ -124,14 +158,20 @@ pub(crate) fn router(app: Arc<App>) -> Router<Arc<App>> {
         )
         .route("/dashboard/playground/stream", acts(For::Customers, playground::stream))
         .route("/dashboard/check", acts(For::Customers, verdict::act))
+        .route("/dashboard/dispute", acts(For::Owner, walk::dispute))
+        .route("/dashboard/light", acts(For::Owner, walk::light_check))
         .route("/dashboard/receipts", shows(For::Customers, receipts::list))
         .route("/dashboard/receipt", shows(For::Customers, receipts::one))
         .route("/dashboard/ledger", shows(For::Customers, ledger::show))
         .route("/dashboard/account", shows(For::Customers, ledger::account))
         .route("/dashboard/transaction", shows(For::Customers, ledger::transaction))
+        .route("/dashboard/statement", shows(For::Customers, statements::file))
+        .route("/dashboard/statement/make", acts(For::Owner, statements::make))
         .route("/dashboard/adapters", shows(For::Owner, adapters::show))
         .route("/dashboard/adapters/load", acts(For::Owner, adapters::load))
         .route("/dashboard/adapters/unload", acts(For::Owner, adapters::unload))
+        .route("/dashboard/adapters/pin", acts(For::Owner, adapters::pin))
+        .route("/dashboard/adapters/unpin", acts(For::Owner, adapters::unpin))
         .route("/dashboard/health", shows(For::Owner, health::show))
         .route("/dashboard/statistics", shows(For::Customers, statistics::show))
         .route("/dashboard/live", get(live::events))

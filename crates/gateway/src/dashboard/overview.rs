@@ -1,6 +1,7 @@
 //! Return on GPU: what paid hours brought, where the device's time and memory went, and what moved it.
 
 use super::chart::{self, Around, Series};
+use super::moved::{factors, models};
 use super::page::{Page, Visit};
 use super::sums::HOUR;
 use super::table::{Cell, Column, Table};
@@ -10,14 +11,11 @@ use crate::device_time::now_microseconds;
 use crate::error::ApiError;
 use maud::{Markup, html};
 use returns::{Report, Returns, Standing};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Periods: name in addresses, name for people, hours, hours of one bar.
 const PERIODS: [(&str, &str, u64, u64); 3] =
     [("day", "24 hours", 24, 1), ("week", "7 days", 168, 6), ("month", "30 days", 720, 24)];
-/// Models in one table.
-const MODELS_MAX: usize = 100;
 
 /// The period that is asked for.
 pub(crate) fn period(visit: &Visit) -> (&'static str, &'static str, u64, u64) {
@@ -51,8 +49,14 @@ pub(crate) async fn show(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> 
         .collect();
     let hour = sums.report(device, end - 1..end);
 
-    let tables =
-        vec![lines(&report, &hour), models(&report, &before), answers(&report), time(&report), over_time(&steps)];
+    let tables = vec![
+        lines(&report, &hour),
+        models(&report, &before),
+        answers(&report),
+        time(&report),
+        over_time(&steps),
+        factors(&report, &before),
+    ];
     let body = html! {
         (periods("/dashboard", name))
         @if let Some(hour) = sums.reading() {
@@ -65,6 +69,8 @@ pub(crate) async fn show(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> 
         }
         div.two { (money(&steps)) (goodput(&steps)) }
         h2 { "What moved it" }
+        p.lead { "Revenue an hour is the share of time spent computing, times good tokens for each hour of computing, times what a token brings: one of the three moved. Below, by model." }
+        (tables[5].html())
         (tables[1].html())
         h2 { "Where the device's time went" }
         p.lead { "All paid time, by what it was spent on: " (words::share(report.returns().busy_ppm)) " of it computing." }
@@ -85,16 +91,17 @@ pub(crate) async fn show(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> 
 fn cards(report: &Report, hour: &Report) -> Markup {
     let (all, now) = (report.returns(), hour.returns());
     let known = !report.device.name.is_empty();
-    let card = |name: &str, figure: String, unit: &str, means: &str, now: String| {
-        html! { li.card { p { (name) } p.figure { (figure) } small { (unit) ". " (means) } small { "This hour so far: " (now) } } }
+    let card = |name: &str, live: &str, figure: String, (unit, means): (&str, &str), now: String| {
+        html! { li.card { p { (name) } p.figure { (figure) } small { (unit) ". " (means) }
+        small { "This hour so far: " span data-live=(live) { (now) } } } }
     };
     let goodput = |returns: &Returns| returns.goodput_per_dollar.map_or("–".to_owned(), words::count);
     html! {
         ul.cards {
-            (card("Revenue", words::dollars(all.revenue), "an hour", "Charged for good answers", words::dollars(now.revenue)))
-            (card("Cash margin", words::dollars(all.cash_margin), "an hour", "After energy and place", words::dollars(now.cash_margin)))
-            (card("Economic profit", words::dollars(all.economic_profit), "an hour", "After wear and interest too", words::dollars(now.economic_profit)))
-            (card("Goodput per dollar", goodput(&all), "tokens", "Tokens of good answers for a dollar of cost", goodput(&now)))
+            (card("Revenue", "revenue", words::dollars(all.revenue), ("an hour", "Charged for good answers"), words::dollars(now.revenue)))
+            (card("Cash margin", "cash_margin", words::dollars(all.cash_margin), ("an hour", "After energy and place"), words::dollars(now.cash_margin)))
+            (card("Economic profit", "economic_profit", words::dollars(all.economic_profit), ("an hour", "After wear and interest too"), words::dollars(now.economic_profit)))
+            (card("Goodput per dollar", "goodput", goodput(&all), ("tokens", "Tokens of good answers for a dollar of cost"), goodput(&now)))
         }
         @if known { p.dim { "Costs are those of " (report.device.name) ". " (report.device.source) } }
         @else {
@@ -219,54 +226,6 @@ fn lines(report: &Report, hour: &Report) -> Table {
     table.row(vec![Cell::text("from"), moment(report.period.from), moment(hour.period.from)]);
     table.row(vec![Cell::text("to"), moment(report.period.to), moment(hour.period.to)]);
     table
-}
-
-fn models(report: &Report, before: &Report) -> Table {
-    let columns = [
-        Column("model", "Model"),
-        Column("good_answers", "Good answers"),
-        Column("good_tokens", "Tokens"),
-        Column("charged_micros", "Charged"),
-        Column("hourly_micros", "An hour"),
-        Column("hourly_before_micros", "An hour, period before"),
-        Column("change_micros", "Change"),
-        Column("busy_nanoseconds", "Device time"),
-    ];
-    let empty =
-        "Ask a model with a key and a price list: lockstep up --prices FILE --api-keys FILE. The playground asks too.";
-    let mut table = Table::new("models", "By model, the largest change first", &columns, empty);
-    let names: BTreeMap<&String, ()> =
-        report.models.keys().chain(before.models.keys()).map(|name| (name, ())).collect();
-    let mut rows: Vec<(i64, Vec<Cell>)> = names
-        .into_keys()
-        .map(|name| {
-            let (now, past) = (hourly(report, name), hourly(before, name));
-            let model = report.models.get(name).cloned().unwrap_or_default();
-            let good = model.work.get(Standing::Good.name()).copied().unwrap_or_default();
-            let past_cell = if before.period.paid() > 0 { Cell::Dollars(past) } else { Cell::None };
-            let row = vec![
-                Cell::text(name),
-                Cell::Count(good.answers),
-                Cell::Count(good.tokens()),
-                Cell::Dollars(good.amount),
-                Cell::Dollars(now),
-                past_cell,
-                Cell::Dollars(now - past),
-                Cell::Nanoseconds(model.used.time.busy()),
-            ];
-            (now - past, row)
-        })
-        .collect();
-    rows.sort_by_key(|(change, _)| std::cmp::Reverse(change.abs()));
-    rows.into_iter().take(MODELS_MAX).for_each(|(_, row)| table.row(row));
-    table
-}
-
-/// Micro-dollars that good answers of a model brought in a paid hour.
-fn hourly(report: &Report, model: &str) -> i64 {
-    let good = report.models.get(model).and_then(|model| model.work.get(Standing::Good.name()));
-    let amount = i128::from(good.map_or(0, |work| work.amount)) * 3_600_000_000_000;
-    i64::try_from(amount / i128::from(report.period.paid().max(1))).unwrap_or(i64::MAX)
 }
 
 fn answers(report: &Report) -> Table {

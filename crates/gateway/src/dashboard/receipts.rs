@@ -5,6 +5,7 @@ use super::proof;
 use super::session::Viewer;
 use super::table::{Cell, Column, Table};
 use super::verdict::buttons;
+use super::walk;
 use super::words;
 use crate::app::App;
 use crate::error::ApiError;
@@ -70,8 +71,9 @@ pub(crate) async fn list(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> 
             button type="submit" { "Find" }
         }
         (table.html())
-        p.dim { "The log has " (words::count(log.size())) " entries, of which " (words::count(app.recorder.count()))
-            " are receipts. Its name is " code { (log.origin()) } ". Its newest signed head: "
+        @let live = |name: &'static str| visit.sees_everything().then_some(name);
+        p.dim { "The log has " span data-live=[live("entries")] { (words::count(log.size())) } " entries, of which "
+            span data-live=[live("receipts")] { (words::count(app.recorder.count())) } " are receipts. Its name is " code { (log.origin()) } ". Its newest signed head: "
             a href="/v1/log/checkpoint" { "checkpoint" } "." }
     };
     let lead = "Every answer leaves a signed receipt in a log that cannot take anything back. The receipt holds salted hashes: \
@@ -193,6 +195,12 @@ pub(crate) async fn one(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> {
                 Some(bundle) => { (said(&app, bundle)) h2 { "Is it true?" } (buttons(&app, &visit, &id)) }
                 None => { p { (opened.closed) } }
             }
+        }
+        @if opened.bundle.is_some() {
+            h2 { "If you cannot compute it all again" }
+            @if visit.sees_everything() { section.panel data-around="yes" { (walk::buttons(&app, &visit, &id)) } }
+            @else { p.dim { "On a machine of your own, " code { "lockstep verify --light" } " checks an answer without the model's weights, and " code { "lockstep dispute" }
+                " takes it before a referee who has no model at all." } }
         }
         h2 { "Field by field" }
         dl.fields {

@@ -66,28 +66,49 @@ pub(crate) async fn show(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> 
     let mut totals = Table::new(
         "totals",
         "The whole",
-        &[Column("what", "What"), Column("value", "Value"), Column("means", "What it means")],
+        &[
+            Column("what", "What"),
+            Column("value", "Value"),
+            Column("means", "What it means"),
+            Column("name", "Name and unit in files"),
+        ],
         "",
     );
     let answers: u64 = report.work.values().map(|work| work.answers).sum();
     let part = |standing: Standing| words::ppm(report.of(standing).answers, answers);
     let returns = report.returns();
-    for (what, value, means) in [
-        ("utilization_ppm", Cell::Share(returns.busy_ppm), "of paid time was spent computing"),
-        ("paid_nanoseconds", Cell::Nanoseconds(report.period.paid()), "device time paid for, idle included"),
-        ("answers", Cell::Count(answers), "of every standing"),
-        ("failed_ppm", Cell::Share(part(Standing::Failed)), "of answers failed by the server's fault"),
-        ("late_ppm", Cell::Share(part(Standing::Late)), "of answers were slower than their target"),
-        ("cancelled_ppm", Cell::Share(part(Standing::Cancelled)), "of answers were broken off by their clients"),
+    for (name, what, value, means) in [
+        ("utilization_ppm", "Utilization", Cell::Share(returns.busy_ppm), "of paid time was spent computing"),
+        (
+            "paid_nanoseconds",
+            "Paid time",
+            Cell::Nanoseconds(report.period.paid()),
+            "device time paid for, idle included",
+        ),
+        ("answers", "Answers", Cell::Count(answers), "of every standing"),
+        ("failed_ppm", "Failed", Cell::Share(part(Standing::Failed)), "of answers failed by the server's fault"),
+        ("late_ppm", "Late", Cell::Share(part(Standing::Late)), "of answers were slower than their target"),
+        (
+            "cancelled_ppm",
+            "Broken off",
+            Cell::Share(part(Standing::Cancelled)),
+            "of answers were broken off by their clients",
+        ),
         (
             "good_tokens",
+            "Good tokens",
             Cell::Count(report.of(Standing::Good).tokens()),
             "of answers that were paid, in time, with a receipt",
         ),
-        ("revenue_micros", Cell::Dollars(returns.revenue), "a paid device-hour, from good answers"),
-        ("spared_tokens", Cell::Count(report.spared_tokens), "need not be computed: shared prompts and right guesses"),
+        ("revenue_micros", "Revenue", Cell::Dollars(returns.revenue), "a paid device-hour, from good answers"),
+        (
+            "spared_tokens",
+            "Spared tokens",
+            Cell::Count(report.spared_tokens),
+            "need not be computed: shared prompts and right guesses",
+        ),
     ] {
-        totals.row(vec![Cell::text(what), value, Cell::text(means)]);
+        totals.row(vec![Cell::text(what), value, Cell::text(means), Cell::code(name)]);
     }
 
     let workload = workload(&report);

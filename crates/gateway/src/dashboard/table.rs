@@ -12,6 +12,8 @@ use serde_json::{Map, Value, json};
 pub(crate) enum Cell {
     None,
     Text(String),
+    /// Text that changes while one looks, by the name under which it is sent.
+    Live(&'static str, String),
     /// Digests, ids, splits: in a type where letters do not blur.
     Code(String),
     /// Text that leads somewhere.
@@ -38,7 +40,7 @@ impl Cell {
     }
 
     fn is_number(&self) -> bool {
-        !matches!(self, Cell::None | Cell::Text(_) | Cell::Code(_) | Cell::Link(..) | Cell::Moment(_))
+        !matches!(self, Cell::None | Cell::Text(_) | Cell::Live(..) | Cell::Code(_) | Cell::Link(..) | Cell::Moment(_))
     }
 
     fn html(&self) -> Markup {
@@ -46,8 +48,9 @@ impl Cell {
             @match self {
                 Cell::None => { span.dim { "–" } }
                 Cell::Text(text) => { (text) }
+                Cell::Live(name, text) => { span data-live=(name) { (text) } }
                 Cell::Code(text) => { code title=(text) { (words::short(text)) } }
-                Cell::Link(text, to) => { a href=(to) title=(text) { (words::short(text)) } }
+                Cell::Link(text, to) => { a href=(to) title=(text) { (words::name(text)) } }
                 Cell::Count(count) => { (words::count(*count)) }
                 Cell::Dollars(micros) => { (words::dollars(*micros)) }
                 Cell::Bytes(bytes) => { (words::bytes(*bytes)) }
@@ -62,7 +65,7 @@ impl Cell {
     fn json(&self) -> Value {
         match self {
             Cell::None => Value::Null,
-            Cell::Text(text) | Cell::Code(text) | Cell::Link(text, _) => json!(text),
+            Cell::Text(text) | Cell::Live(_, text) | Cell::Code(text) | Cell::Link(text, _) => json!(text),
             Cell::Count(number)
             | Cell::Bytes(number)
             | Cell::Nanoseconds(number)

@@ -118,7 +118,7 @@ fn place(position: usize, prompt: usize) -> String {
     }
 }
 
-fn text(app: &App, tokens: &[u32]) -> String {
+pub(crate) fn text(app: &App, tokens: &[u32]) -> String {
     app.engine.text().decode(tokens, false).unwrap_or_default()
 }
 

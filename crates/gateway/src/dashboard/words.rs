@@ -9,15 +9,20 @@ pub(crate) fn dollars(micros: i64) -> String {
     let decimals = trimmed.len() - trimmed.find('.').map_or(trimmed.len(), |point| point + 1);
     let kept = text.len() - 6 + decimals.max(2);
     let (sign, amount) = match text[..kept].strip_prefix('-') {
-        Some(amount) => ("−", amount.to_owned()),
-        None => ("", text[..kept].to_owned()),
+        Some(amount) => ("−", amount),
+        None => ("", &text[..kept]),
     };
-    format!("{sign}${amount}")
+    let (whole, decimals) = amount.split_once('.').unwrap_or((amount, "00"));
+    format!("{sign}${}.{decimals}", grouped(whole))
 }
 
 /// A whole number with its digits in groups: `1 234 567`, with spaces that do not break.
 pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
+    grouped(&number.to_string())
+}
+
+/// Digits in groups of three.
+fn grouped(digits: &str) -> String {
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
         if place > 0 && (digits.len() - place).is_multiple_of(3) {
@@ -69,6 +74,14 @@ pub(crate) fn short(text: &str) -> String {
     }
 }
 
+/// Names and ids, whole if they are not very long.
+pub(crate) fn name(text: &str) -> String {
+    match text.char_indices().nth(26) {
+        Some((end, _)) if text.chars().count() > 30 => format!("{}…", &text[..end]),
+        _ => text.to_owned(),
+    }
+}
+
 /// Parts per million that `part` is of `whole`.
 pub(crate) fn ppm(part: u64, whole: u64) -> u64 {
     if whole == 0 { 0 } else { u64::try_from(u128::from(part) * 1_000_000 / u128::from(whole)).unwrap_or(u64::MAX) }
@@ -80,9 +93,12 @@ mod tests {
 
     #[test]
     fn numbers_in_words() {
-        for (micros, words) in
-            [(0, "$0.00"), (1, "$0.000001"), (-1_500_000, "−$1.50"), (12_345_678_900_000, "$12345678.90")]
-        {
+        for (micros, words) in [
+            (0, "$0.00"),
+            (1, "$0.000001"),
+            (-1_500_000, "−$1.50"),
+            (12_345_678_900_000, "$12\u{202f}345\u{202f}678.90"),
+        ] {
             assert_eq!(dollars(micros), words);
         }
         for (number, words) in [(0, "0"), (999, "999"), (1000, "1\u{202f}000"), (1_234_567, "1\u{202f}234\u{202f}567")]
@@ -92,5 +108,7 @@ mod tests {
         assert_eq!([bytes(12), bytes(5_500_000)], ["12 B", "5.5 MB"]);
         assert_eq!([duration(0), duration(1_500_000), duration(90_000_000_000)], ["0 s", "2 ms", "90.0 s"]);
         assert_eq!(short("0123456789abcdef0"), "0123456789ab…");
+        assert_eq!(name("customer:anonymous"), "customer:anonymous");
+        assert_eq!(name(&"é".repeat(31)), format!("{}…", "é".repeat(26)));
     }
 }

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test support")]
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part of this")]
 
+pub mod pages;
+
 use engine::Engine;
 use exact::{Activations, Isa};
 use gateway::{Config, Keys, Limits, Server};
