@@ -111,32 +111,47 @@ pub(crate) fn hour_of(time: i64) -> u64 {
     u64::try_from(time).unwrap_or(0) / HOUR
 }
 
-impl Names {
-    fn add(&mut self, answers: &mut Answers, entry: &Entry) {
+/// A settlement as far as it is summed.
+pub(crate) struct Summed {
+    time: i64,
+    model: String,
+    standing: Standing,
+    work: Work,
+    first_ms: Option<u32>,
+}
+
+impl Summed {
+    /// Of a transaction; none if it is no settlement.
+    pub(crate) fn of(entry: &Entry) -> Option<Summed> {
         // The node's own receipts are in its log before they are settled.
-        let Some((model, standing, work)) = answer(entry, &|_: &str| true) else { return };
-        let mut key = (self.number(&model), standing);
+        let (model, standing, work) = answer(entry, &|_: &str| true)?;
+        let first_ms = entry.settled.as_ref().and_then(|settled| settled.first_token_ms);
+        Some(Summed { time: entry.time, model, standing, work, first_ms })
+    }
+}
+
+impl Names {
+    fn add(&mut self, answers: &mut Answers, one: &Summed) {
+        let mut key = (self.number(&one.model), one.standing);
         if answers.0.len() >= PARTS_MAX && !answers.0.contains_key(&key) {
             key.0 = self.number(REST);
         }
         let part = answers.0.entry(key).or_default();
-        part.work.add(&work);
-        if let Some(first) = entry.settled.as_ref().and_then(|settled| settled.first_token_ms) {
-            part.first.add(first);
-        }
+        part.work.add(&one.work);
+        one.first_ms.into_iter().for_each(|first| part.first.add(first));
     }
 }
 
 impl Hours {
-    /// Adds a settlement to its hour; other transactions are passed over.
-    pub(crate) fn add(&mut self, entry: &Entry) {
-        let hour = self.hours.entry(hour_of(entry.time)).or_default();
-        self.names.add(&mut hour.answers, entry);
+    /// Adds a settlement to its hour.
+    pub(crate) fn add(&mut self, one: &Summed) {
+        let hour = self.hours.entry(hour_of(one.time)).or_default();
+        self.names.add(&mut hour.answers, one);
     }
 
     /// Adds a settlement to answers that are summed anew.
-    pub(crate) fn add_to(&mut self, answers: &mut Answers, entry: &Entry) {
-        self.names.add(answers, entry);
+    pub(crate) fn add_to(&mut self, answers: &mut Answers, one: &Summed) {
+        self.names.add(answers, one);
     }
 
     /// An hour's answers, summed anew.

@@ -5,7 +5,7 @@
 //! `lockstep report` sums, by the same code, so both print the same figures. A refund changes a settlement that was summed
 //! before: its hour is then summed anew.
 
-use super::hours::{Answers, Hours, Speeds, hour_of, joined};
+use super::hours::{Answers, Hours, Speeds, Summed, hour_of, joined};
 use crate::app::App;
 use crate::device_time::now_microseconds;
 use ledger::{Entry, Kind, Ledger, LedgerError, PAGE_MAX};
@@ -102,10 +102,10 @@ impl Sums {
             for entry in fresh.iter().filter(|entry| until > 0 && entry.kind != Kind::Settle) {
                 changed.extend(refunded(&billing.ledger, entry).await?);
             }
+            // Read before it is added, so that no page waits for that.
+            let summed: Vec<Summed> = fresh.iter().filter_map(|entry| Summed::of(entry)).collect();
             self.locked(|state| {
-                for entry in &fresh {
-                    state.hours.add(entry);
-                }
+                summed.iter().for_each(|one| state.hours.add(one));
                 let newest = state.walk.map_or(fresh.first().map_or(until, |entry| entry.number), |(newest, _)| newest);
                 state.walk = fresh.last().map(|entry| (newest, entry.number));
                 if ended {
@@ -133,8 +133,9 @@ impl Sums {
             let page = ledger.settlements(time(hour), time(hour + 1), after, PAGE_MAX).await?;
             let Some(end) = page.last() else { break };
             after = Some((end.time, end.number));
-            let summed = page.iter().filter(|entry| entry.number <= last);
-            self.locked(|state| summed.for_each(|entry| state.hours.add_to(&mut answers, entry)));
+            let summed = page.iter().filter(|entry| entry.number <= last).filter_map(Summed::of);
+            let summed: Vec<Summed> = summed.collect();
+            self.locked(|state| summed.iter().for_each(|one| state.hours.add_to(&mut answers, one)));
         }
         self.locked(|state| state.hours.replace(hour, answers));
         Ok(())
