@@ -115,7 +115,9 @@ def main() -> None:
         megabytes = sum(resident(server) for server in servers) * count / started
         note = "" if started == count else f", {started} started, memory times {count / started:.0f}"
         if started < count:
-            apart = dict(apart, good_tokens=apart["good_tokens"] * count // started)
+            # So few see too little of the traffic to count it: all of it, of which the same part is good.
+            offered = together["good_tokens"] / together["good_answers"] * together["requests"]
+            apart = dict(apart, good_tokens=offered * apart["good_answers"] / apart["requests"], seconds=together["seconds"])
         apart_earned = tell(f"{count} servers{note}", apart, megabytes, count)
         for server in servers:
             server.terminate()

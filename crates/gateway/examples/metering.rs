@@ -39,7 +39,7 @@ fn engine() -> Arc<Engine> {
         key_heads: 1,
         head_dim: 64,
         mlps: vec![Mlp::Gated { width: 64 }],
-        vocabulary: 300,
+        vocabulary: 2048,
         context: 512,
         norm_eps: 1e-5,
         rotary: Rotary::plain(10_000.0, 64),
