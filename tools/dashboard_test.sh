@@ -23,7 +23,7 @@ printf '{"version": 1, "default": {"prompt": 1000000, "output": 4000000}, "model
 key=$("$program" key ada 2>&1 >"$folder/line" | grep -o 'lsk-[0-9a-f]*')
 sed 's/$/ budget=5/' "$folder/line" >"$folder/keys"
 "$program" up --listen 127.0.0.1:0 --data "$folder/data" --memory 0.5 --log quiet --prices "$folder/prices" --api-keys "$folder/keys" \
-    --admin-key administrator --adapter-root "$root/models/demo/adapters" --device rtx-3090 >"$folder/log" 2>&1 &
+    --admin-key administrator --adapter-root "$root/models/demo/adapters" --costs rtx-3090 >"$folder/log" 2>&1 &
 server=$!
 for _ in $(seq 100); do
     grep -q '^Try:' "$folder/log" && break

@@ -63,7 +63,7 @@ def resident(server: subprocess.Popen) -> float:
 def load(lockstep: str, names: list[str], rate: str, seconds: str, routes: list[str]) -> dict:
     arguments = [lockstep, "load", "--url", f"http://127.0.0.1:{PORT}/v1", "--models", ",".join(names), "--json"]
     arguments += ["--rate", rate, "--duration", seconds, "--prompt-tokens", "40", "--output-tokens", "20"]
-    arguments += ["--ignore-eos", "--target", "1000,100", "--device", "rtx-4090"]
+    arguments += ["--ignore-eos", "--target", "1000,100", "--costs", "rtx-4090"]
     for route in routes:
         arguments += ["--route", route]
     return json.loads(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)

@@ -2,8 +2,8 @@
 
 use receipt::ReceiptError;
 
-/// Why there is no verdict. All but [`AuditError::Adapter`], [`AuditError::Withheld`] and [`AuditError::Threads`] are faults of the
-/// bundle.
+/// Why there is no verdict. All but [`AuditError::Adapter`], [`AuditError::Withheld`], [`AuditError::Device`] and
+/// [`AuditError::Threads`] are faults of the bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The receipt is malformed or its signature is not valid.
@@ -57,6 +57,9 @@ pub enum AuditError {
     /// The node owes the opening and did not give it.
     #[error("the node did not produce what opens the receipt: {0}")]
     Withheld(String),
+    /// The device that was to compute could not: nothing is said about the answer.
+    #[error("{0}")]
+    Device(String),
     /// Threads could not be started.
     #[error("cannot start threads: {0}; try fewer")]
     Threads(#[from] std::io::Error),

@@ -241,11 +241,11 @@ impl<E> From<Result<Bundle, E>> for Produced {
 
 /// Replays bundles, skipping those that have a line. `told` is called after each with the tally so far, the receipt's name and
 /// the verdict.
-pub fn replay_all(
+pub fn replay_all<'a>(
     answers: impl Iterator<Item = Produced>,
     base: &Arc<Model>,
     adapters: &[Adapter],
-    config: impl Fn() -> ReplayConfig<'static>,
+    config: impl Fn() -> ReplayConfig<'a>,
     verdicts: &mut Verdicts,
     mut told: impl FnMut(&Tally, &str, &Result<Verdict, AuditError>),
 ) -> Result<Tally, RangeError> {
@@ -270,7 +270,8 @@ pub fn replay_all(
             }
         };
         let verdict = match verdict {
-            Err(AuditError::Threads(error)) => return Err(AuditError::Threads(error).into()),
+            // No fault of the answer: its line is written when it has been replayed.
+            Err(error @ (AuditError::Threads(_) | AuditError::Device(_))) => return Err(error.into()),
             verdict => verdict,
         };
         match &verdict {

@@ -5,11 +5,11 @@ use crate::draw::Drawing;
 use crate::error::AuditError;
 use crate::form::Form;
 use crate::verdict::{Difference, Verdict};
-use cpu::{Executor, PAGE, Pages, Pool, Segment, Wanted};
+use cpu::{Forward, Pool, Single, Wanted};
 use exact::Isa;
 use model::{Adapter, Model, Text};
 use receipt::{Bundle, Opening, ReceiptError};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// How a replay runs. Nothing here changes its verdict, but that without `text` stop strings are believed.
@@ -20,6 +20,8 @@ pub struct ReplayConfig<'a> {
     pub threads: usize,
     /// Tokens computed at once. Memory for logits grows with it.
     pub chunk_tokens: usize,
+    /// Computes in place of the processor: made for the same model, with traces. Held while one answer is replayed.
+    pub device: Option<&'a Mutex<dyn Forward>>,
     /// The model's tokenizer: with it stop strings are checked, and answers held to a form can be.
     pub text: Option<&'a Text>,
     /// Told after every chunk.
@@ -29,7 +31,7 @@ pub struct ReplayConfig<'a> {
 impl ReplayConfig<'_> {
     /// Chunks of 256 tokens, no tokenizer, nobody told.
     pub fn new(isa: Isa, threads: usize) -> Self {
-        ReplayConfig { isa, threads, chunk_tokens: 256, text: None, progress: None }
+        ReplayConfig { isa, threads, chunk_tokens: 256, device: None, text: None, progress: None }
     }
 }
 
@@ -69,9 +71,18 @@ pub fn replay(
     if let Err(verdict) = check::finish(&claims, opening, config.text, &form) {
         return Ok(verdict);
     }
-    let mut run = Run::new(opening, base, adapter, form, &config)?;
+    let mut held = config.device.map(|device| device.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut own;
+    let forward: &mut dyn Forward = match &mut held {
+        Some(device) => &mut **device,
+        None => {
+            own = Single::new(base, cpu::Config { threads: config.threads, isa: config.isa, trace: true })?;
+            &mut own
+        }
+    };
+    let mut run = Run::new(opening, forward, adapter, form, &config)?;
     while !run.is_complete() {
-        if let Err((position, what)) = run.advance() {
+        if let Some((position, what)) = run.advance().map_err(AuditError::Device)? {
             return Ok(Verdict::at(position, opening.prompt.len(), what));
         }
         if let Some(progress) = &mut config.progress {
@@ -83,10 +94,8 @@ pub fn replay(
 
 /// A replay under way.
 struct Run<'a> {
-    executor: Executor,
+    forward: &'a mut dyn Forward,
     pool: Pool,
-    pages: Pages,
-    page_ids: Vec<u32>,
     adapter: Option<&'a Adapter>,
     opening: &'a Opening,
     drawing: Drawing<'a>,
@@ -100,18 +109,16 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(
         opening: &'a Opening,
-        base: Arc<Model>,
+        forward: &'a mut dyn Forward,
         adapter: Option<&'a Adapter>,
         form: Form,
         config: &ReplayConfig<'_>,
     ) -> Result<Run<'a>, AuditError> {
         let mut tokens = [&opening.prompt[..], &opening.output[..]].concat();
         tokens.pop();
-        let page_count = tokens.len().div_ceil(PAGE);
+        forward.begin(tokens.len()).map_err(AuditError::Device)?;
         Ok(Run {
-            pages: Pages::new(&base.shape, page_count),
-            page_ids: (0..page_count as u32).collect(),
-            executor: Executor::new(base, cpu::Config { threads: config.threads, isa: config.isa, trace: true })?,
+            forward,
             pool: Pool::new(config.threads)?,
             adapter,
             opening,
@@ -126,46 +133,43 @@ impl<'a> Run<'a> {
         self.done == self.tokens.len()
     }
 
-    /// Computes and compares the next chunk. Gives the first position that differs.
-    fn advance(&mut self) -> Result<(), (usize, Difference)> {
+    /// Computes and compares the next chunk. Gives the first position that differs; an error if nothing could be computed.
+    fn advance(&mut self) -> Result<Option<(usize, Difference)>, String> {
         let (start, drawing_from) = (self.done, self.opening.prompt.len() - 1);
         let (end, wanted) =
             if start < drawing_from { (drawing_from, Wanted::None) } else { (self.tokens.len(), Wanted::All) };
         let count = self.chunk.min(end - start);
-        let segment = Segment {
-            tokens: &self.tokens[start..start + count],
-            start,
-            pages: &self.page_ids,
-            adapter: self.adapter,
-            wanted,
-        };
-        let outcome = self.executor.step(&mut self.pages, &[segment]);
-        if outcome.failed[0] {
+        let (opening, drawing, pool) = (self.opening, &self.drawing, &mut self.pool);
+        let (mut failed, mut found) = (false, None);
+        self.forward.run(&self.tokens[start..start + count], start, self.adapter, wanted, &mut |computed| {
+            failed = computed.failed;
+            if failed {
+                return;
+            }
+            let equal = computed.leaves.iter().zip(&opening.leaves[start..]).take_while(|(a, b)| a == b).count();
+            if wanted == Wanted::All {
+                // The answer's token at position p + 1 is drawn from the logits of position p.
+                let drawn = drawing.draw(pool, &computed.logits[..equal], start - drawing_from);
+                let claimed = &opening.output[start - drawing_from..];
+                found = (start + 1..).zip(drawn).zip(claimed).find_map(|((position, drawn), claimed)| match drawn {
+                    Ok(drawn) if drawn == *claimed => None,
+                    Ok(drawn) => Some((position, Difference::Token { claimed: *claimed, drawn })),
+                    Err(_) => Some((position, Difference::NotFinite)),
+                });
+            }
+            if found.is_none() && equal < count {
+                found = Some((start + equal, Difference::Trace));
+            }
+        })?;
+        if failed {
             if count == 1 {
-                return Err((start, Difference::NotFinite));
+                return Ok(Some((start, Difference::NotFinite)));
             }
             // Position by position from here, to name the one.
             self.chunk = 1;
-            return Ok(());
+        } else if found.is_none() {
+            self.done += count;
         }
-        let equal = outcome.leaves[0].iter().zip(&self.opening.leaves[start..]).take_while(|(a, b)| a == b).count();
-        if wanted == Wanted::All {
-            // The answer's token at position p + 1 is drawn from the logits of position p.
-            let logits: Vec<&[f32]> = outcome.logits(0).take(equal).collect();
-            let drawn = self.drawing.draw(&mut self.pool, &logits, start - drawing_from);
-            let claimed = &self.opening.output[start - drawing_from..];
-            for ((position, drawn), claimed) in (start + 1..).zip(drawn).zip(claimed) {
-                match drawn {
-                    Ok(drawn) if drawn == *claimed => {}
-                    Ok(drawn) => return Err((position, Difference::Token { claimed: *claimed, drawn })),
-                    Err(_) => return Err((position, Difference::NotFinite)),
-                }
-            }
-        }
-        if equal < count {
-            return Err((start + equal, Difference::Trace));
-        }
-        self.done += count;
-        Ok(())
+        Ok(found)
     }
 }

@@ -25,7 +25,7 @@ fn an_answer_replays_equal_whatever_computed_it_and_whatever_replays_it() {
         let bundle = Case::new(&model, adapter, &prompt, &settings(), &answers[0]).sign();
         for isa in all {
             for (threads, chunk_tokens) in [(1, 1), (1, 5), (2, 64), (1, 256), (1, 0), (0, 69)] {
-                let config = ReplayConfig { isa, threads, chunk_tokens, text: None, progress: None };
+                let config = ReplayConfig { chunk_tokens, ..ReplayConfig::new(isa, threads) };
                 let verdict = replay(&bundle, model.clone(), adapter, config).unwrap();
                 assert!(verdict.is_equal(), "{isa}, {threads} threads, chunks of {chunk_tokens}: {verdict}");
             }

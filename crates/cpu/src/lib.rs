@@ -11,6 +11,7 @@ mod batch;
 mod executor;
 mod experts;
 mod failures;
+mod forward;
 mod linears;
 mod pages;
 mod pool;
@@ -20,6 +21,7 @@ mod trace;
 
 pub use batch::{Segment, Wanted};
 pub use executor::{Config, Draw, Executor, Outcome};
+pub use forward::{Computed, Forward, Single};
 pub use pages::{PAGE, Pages};
 pub use pool::Pool;
 pub use trace::{Hash, LAYER, hash_each, leaf};

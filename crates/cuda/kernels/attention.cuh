@@ -63,6 +63,7 @@ DEVICE void attend_block(const Attend& p, const Queries& q, u32 b, const i8* blo
     const float* s_k = (const float*)(block + key_bytes + tiles * 1024);
     const float* s_v = s_k + 64;
     int score[4][4];
+    __syncwarp();
     {
         int high[4][4] = {}, low[4][4] = {};
         for (u32 c = 0; c < p.chunks; ++c) {

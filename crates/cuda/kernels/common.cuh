@@ -129,9 +129,10 @@ DEVICE void mma(int d[4], u32 a_first, u32 a8_first, u32 a_second, u32 a8_second
 #ifdef LOCKSTEP_SHIM
     shim_mma(d, a_first, a8_first, a_second, a8_second, b_first, b_second);
 #else
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-        : "r"(a_first), "r"(a8_first), "r"(a_second), "r"(a8_second), "r"(b_first), "r"(b_second));
+    // Volatile: all lanes must come here together, so nothing may move it under a condition.
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+                 : "r"(a_first), "r"(a8_first), "r"(a_second), "r"(a8_second), "r"(b_first), "r"(b_second));
 #endif
 }
 

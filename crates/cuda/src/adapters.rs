@@ -26,7 +26,35 @@ pub(crate) struct Adapters {
     step: u64,
 }
 
-/// Lays pieces out in one buffer, each at a multiple of 256.
+/// Bytes an adapter takes on a device.
+///
+/// # Errors
+/// It is beyond what the kernels take.
+pub fn adapter_bytes(adapter: &Adapter) -> Result<usize, DeviceError> {
+    let mut bytes = 0usize;
+    for low_rank in adapter.sites.iter().flatten() {
+        let (rank, inputs, outputs) = (check_rank(low_rank)?, low_rank.a.inputs(), low_rank.b.outputs());
+        for piece in [rank.div_ceil(8) * 8 * chunks(inputs) * 64, rank * 4, outputs * wide_stride(rank), outputs * 4] {
+            bytes = bytes.next_multiple_of(PIECE) + piece;
+        }
+    }
+    Ok(bytes.next_multiple_of(PIECE) + adapter.sites.len() * size_of::<Share>())
+}
+
+fn check_rank(low_rank: &LowRank) -> Result<usize, DeviceError> {
+    let rank = low_rank.a.outputs();
+    if rank > RANK_MAX {
+        let what =
+            format!("an adapter of rank {rank}: the CUDA kernels take ranks up to {RANK_MAX}; serve it on the CPU");
+        return Err(DeviceError::Unsupported(what));
+    }
+    Ok(rank)
+}
+
+/// Pieces of an adapter begin at multiples of this.
+const PIECE: usize = 256;
+
+/// Lays pieces out in one buffer.
 #[derive(Default)]
 struct Blob {
     bytes: Vec<u8>,
@@ -34,7 +62,7 @@ struct Blob {
 
 impl Blob {
     fn add(&mut self, piece: &[u8]) -> u64 {
-        let at = self.bytes.len().next_multiple_of(256);
+        let at = self.bytes.len().next_multiple_of(PIECE);
         self.bytes.resize(at, 0);
         self.bytes.extend_from_slice(piece);
         at as u64
@@ -146,10 +174,15 @@ impl Adapters {
             }
             let oldest = self.resident.iter().filter(|entry| entry.1.used < self.step).min_by_key(|entry| entry.1.used);
             let Some(digest) = oldest.map(|entry| *entry.0) else { return Err(DeviceError::Memory(bytes)) };
-            if let Some(resident) = self.resident.remove(&digest) {
-                self.bytes -= resident.buffer.bytes;
-                launcher.free(resident.buffer);
-            }
+            self.remove(launcher, &digest);
+        }
+    }
+
+    /// Gives an adapter's memory back, if it is there.
+    pub(crate) fn remove<L: Launcher>(&mut self, launcher: &mut L, digest: &[u8; 32]) {
+        if let Some(resident) = self.resident.remove(digest) {
+            self.bytes -= resident.buffer.bytes;
+            launcher.free(resident.buffer);
         }
     }
 
@@ -160,12 +193,7 @@ impl Adapters {
 }
 
 fn add_site(blob: &mut Blob, low_rank: &LowRank) -> Result<Share, DeviceError> {
-    let rank = low_rank.a.outputs();
-    if rank > RANK_MAX {
-        let what =
-            format!("an adapter of rank {rank}: the CUDA kernels take ranks up to {RANK_MAX}; serve it on the CPU");
-        return Err(DeviceError::Unsupported(what));
-    }
+    let rank = check_rank(low_rank)?;
     Ok(Share {
         a: blob.add(bytemuck::cast_slice(&pack_narrow(&low_rank.a))),
         a_scale: blob.add(bytemuck::cast_slice(low_rank.a.scales())),

@@ -4,8 +4,9 @@ use crate::arguments::Measure;
 use crate::executor::{Config, Executor};
 use crate::kernel;
 use crate::launcher::{DeviceError, Launch, Launcher};
-use cpu::{PAGE, Segment, Wanted};
+use cpu::{Draw, PAGE, Segment, Wanted};
 use exact::Activations;
+use exact::sample::Sampling;
 use model::{Adapter, Mlp, Plan, Rotary, Shape};
 use std::time::Instant;
 
@@ -25,7 +26,7 @@ pub struct Line {
     pub what: String,
     /// Tokens per second.
     pub tokens: f64,
-    /// Seconds of a step: the median of several.
+    /// Seconds of a step and its draws, the host's part included: the median of several.
     pub seconds: f64,
     /// Bytes a step must read at least: weights, adapters, keys and values.
     pub bytes: f64,
@@ -101,7 +102,9 @@ pub fn shapes() -> [(&'static str, Shape); 3] {
 /// Measures the device's limits with copies of `bytes` bytes and products of `rounds` rounds.
 pub fn peak<L: Launcher>(launcher: &mut L, bytes: usize, rounds: u32) -> Result<Peak, DeviceError> {
     let buffer = launcher.alloc(2 * bytes)?;
-    launcher.write(buffer.address, &vec![1u8; 8192.min(bytes)])?;
+    // Bits as mixed as a model's: a device may run faster on others.
+    let mixed: Vec<u8> = (0..8192.min(bytes)).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    launcher.write(buffer.address, &mixed)?;
     let quads = (bytes / 16) as u64;
     let arguments = Measure { from: buffer.address, to: buffer.address + bytes as u64, quads, rounds, unused: 0 };
     // Enough blocks for any device several times over, and for the copy no more than it has to do.
@@ -132,9 +135,12 @@ struct Bench<'a, L: Launcher> {
     effort: &'a Effort,
     /// Stand for what `noise_adapters` registered.
     adapters: Vec<Adapter>,
+    /// Positions that streams have behind them, and how many streams.
+    filled: (usize, usize),
 }
 
-/// Measures a model of random weights; `enough` says when to stop, `report` gets each line as it is there.
+/// Measures a model of random weights; `enough` says when to stop, `report` gets each line as it is there. Gives whether
+/// decoding steps could be recorded and replayed.
 ///
 /// # Errors
 /// The model does not fit, or the device failed.
@@ -145,14 +151,14 @@ pub fn model<L: Launcher>(
     effort: &Effort,
     enough: impl Fn() -> bool,
     mut report: impl FnMut(Line),
-) -> Result<(), DeviceError> {
+) -> Result<bool, DeviceError> {
     let positions = effort.contexts.iter().map(|c| c.0).chain(effort.prompts.iter().copied()).max().unwrap_or(0) + PAGE;
     let config = Config { trace: false, positions, ..Config::default() };
     let executor = Executor::noise(launcher, shape, activations, config)?;
     let digest = |i: usize| *blake3::hash(format!("noise {i}").as_bytes()).as_bytes();
     let adapters = (0..effort.registered).map(|i| Adapter { sites: vec![], digest: digest(i) }).collect();
     let planes = activations.planes() as f64;
-    let mut bench = Bench { executor, shape, plan: Plan::new(shape), planes, effort, adapters };
+    let mut bench = Bench { executor, shape, plan: Plan::new(shape), planes, effort, adapters, filled: (0, 0) };
     for tokens in &effort.prompts {
         report(bench.prompt(*tokens)?);
     }
@@ -167,7 +173,7 @@ pub fn model<L: Launcher>(
             // Not more adapters than streams, and not more than fit.
             for streams in effort.streams.iter().filter(|n| **n <= *most && **n >= *count && *count <= registered) {
                 if enough() {
-                    return Ok(());
+                    return Ok(bench.executor.records());
                 }
                 if let Some(line) = bench.decode(*streams, *context, *count)? {
                     report(line);
@@ -185,7 +191,7 @@ pub fn model<L: Launcher>(
         line.what = format!("{}, {registered} registered", line.what);
         report(line);
     }
-    Ok(())
+    Ok(bench.executor.records())
 }
 
 impl<L: Launcher> Bench<'_, L> {
@@ -205,7 +211,7 @@ impl<L: Launcher> Bench<'_, L> {
     fn prompt(&mut self, count: usize) -> Result<Line, DeviceError> {
         let (tokens, pages): (_, Vec<u32>) = (self.tokens(count), (0..count.div_ceil(PAGE) as u32).collect());
         let segment = Segment { tokens: &tokens, start: 0, pages: &pages, adapter: None, wanted: Wanted::Last };
-        let seconds = self.time(&[segment])?;
+        let seconds = self.time(&[segment], &[])?;
         let (bytes, ops) = self.work(count, 1, 0, count as f64 * count as f64 / 2.0, count as f64);
         Ok(Line { what: format!("prompt of {count}"), tokens: count as f64 / seconds, seconds, bytes, ops })
     }
@@ -218,26 +224,25 @@ impl<L: Launcher> Bench<'_, L> {
         }
         let tables: Vec<Vec<u32>> =
             (0..streams).map(|s| (s * each..(s + 1) * each).map(|page| page as u32).collect()).collect();
-        let prompt = self.tokens(context);
-        // Keys and values that mean nothing but are numbers.
-        for pages in &tables {
-            let segment = Segment { tokens: &prompt, start: 0, pages, adapter: None, wanted: Wanted::None };
-            self.executor.step(&[segment])?;
-        }
-        let token = [1u32];
+        self.fill(&tables, context)?;
+        // Different tokens: equal ones would all go to the same experts.
+        let tokens = self.tokens(streams);
         let held = std::mem::take(&mut self.adapters);
         let segments: Vec<Segment<'_>> = tables
             .iter()
             .enumerate()
             .map(|(s, pages)| Segment {
-                tokens: &token,
+                tokens: &tokens[s..=s],
                 start: context,
                 pages,
                 adapter: if adapters == 0 { None } else { held.get(s % adapters) },
                 wanted: Wanted::Last,
             })
             .collect();
-        let seconds = self.time(&segments);
+        let position = context as u64 + 1;
+        let draw = |segment| Draw { segment, sampling: Sampling::GREEDY, choice: Default::default(), position };
+        let draws: Vec<Draw<'_>> = (0..streams).map(draw).collect();
+        let seconds = self.time(&segments, &draws);
         self.adapters = held;
         let (seconds, positions) = (seconds?, (streams * context) as f64);
         let (bytes, ops) = self.work(streams, streams, adapters, positions, positions);
@@ -245,13 +250,34 @@ impl<L: Launcher> Bench<'_, L> {
         Ok(Some(Line { what, tokens: streams as f64 / seconds, seconds, bytes, ops }))
     }
 
-    /// Median seconds of a step.
-    fn time(&mut self, segments: &[Segment<'_>]) -> Result<f64, DeviceError> {
+    /// Keys and values behind streams that have these pages: of the first computed, of the others copied, as what they say
+    /// changes no time.
+    fn fill(&mut self, tables: &[Vec<u32>], context: usize) -> Result<(), DeviceError> {
+        let there = if self.filled.0 == context { self.filled.1 } else { 0 };
+        if there == 0 {
+            let (tokens, pages) = (self.tokens(context), &tables[0]);
+            let segment = Segment { tokens: &tokens, start: 0, pages, adapter: None, wanted: Wanted::None };
+            self.executor.step(&[segment])?;
+        }
+        if tables.len() > there.max(1) {
+            for (number, from) in tables[0][..context.div_ceil(PAGE)].iter().enumerate() {
+                let bytes = self.executor.read_page(*from)?;
+                for pages in &tables[there.max(1)..] {
+                    self.executor.write_page(pages[number], &bytes)?;
+                }
+            }
+        }
+        self.filled = (context, there.max(tables.len()));
+        Ok(())
+    }
+
+    /// Median seconds of a step and its draws.
+    fn time(&mut self, segments: &[Segment<'_>], draws: &[Draw<'_>]) -> Result<f64, DeviceError> {
         self.executor.step(segments)?;
         let mut seconds = Vec::with_capacity(self.effort.repeats);
         for _ in 0..self.effort.repeats.max(1) {
             let start = Instant::now();
-            self.executor.step(segments)?;
+            self.executor.step(segments)?.draw(draws)?;
             seconds.push(start.elapsed().as_secs_f64());
         }
         seconds.sort_by(f64::total_cmp);

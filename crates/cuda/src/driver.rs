@@ -1,6 +1,7 @@
 //! NVIDIA's driver, found at run time.
 #![expect(unsafe_code, reason = "calls into the driver's C library")]
 
+use crate::compile::compile;
 use crate::kernel::{ALL, Kernel, PTX};
 use crate::launcher::{Buffer, DeviceError, Launch, Launcher};
 use crate::staging::Staging;
@@ -8,6 +9,9 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+
+/// Set, every kernel is waited for, so that an error names the kernel: for whoever looks for a defect.
+const WAIT_VARIABLE: &str = "LOCKSTEP_CUDA_WAIT";
 
 /// The oldest driver the kept PTX is for: CUDA 12.0, driver 525.
 const VERSION_MIN: i32 = 12_000;
@@ -28,6 +32,7 @@ pub struct Driver {
     functions: HashMap<&'static str, sys::CUfunction>,
     series: HashMap<u64, sys::CUgraphExec>,
     shared_max: u32,
+    waits: bool,
 }
 
 // SAFETY: contexts, streams and modules may be used from any thread as long as the context is made current there, which
@@ -40,14 +45,19 @@ pub(crate) fn failed(doing: &str, error: DriverError) -> DeviceError {
 }
 
 impl Driver {
+    /// Whether NVIDIA's driver is on this machine, whatever devices it has.
+    pub fn is_present() -> bool {
+        // SAFETY: only looks for the library.
+        unsafe { sys::is_culib_present() }
+    }
+
     /// Device number `ordinal`, its kernels compiled by the driver.
     ///
     /// # Errors
     /// There is no driver or no such device, it is too old, or the driver fails: the message says which.
     pub fn open(ordinal: usize) -> Result<Driver, DeviceError> {
         let absent = |what: String| DeviceError::Absent(what);
-        // SAFETY: only looks for the library.
-        if !unsafe { sys::is_culib_present() } {
+        if !Driver::is_present() {
             return Err(absent("NVIDIA's driver library (libcuda) is not on this machine".to_owned()));
         }
         let mut version = 0;
@@ -115,19 +125,24 @@ impl Driver {
             functions: HashMap::new(),
             series: HashMap::new(),
             shared_max: 0,
+            waits: std::env::var_os(WAIT_VARIABLE).is_some(),
         })
     }
 
-    /// Lets the driver compile the kernels for this device; it keeps the result on disk for the next start.
+    /// Lets the driver compile the kernels for this device, each file on a thread; it keeps the result on disk for the next
+    /// start.
     fn load(&mut self) -> Result<(), DeviceError> {
-        for (file, ptx) in PTX {
-            let text =
-                CString::new(*ptx).map_err(|_| DeviceError::Unsupported(format!("{file}.ptx holds a zero byte")))?;
-            let doing = format!("compiling {file}.ptx");
-            // SAFETY: the text ends with a zero byte and lives through the call.
-            let module =
-                unsafe { result::module::load_data(text.as_ptr().cast()) }.map_err(|error| failed(&doing, error))?;
-            self.modules.push(module);
+        let context = self.context as usize;
+        let compiled: Vec<Result<usize, DeviceError>> = std::thread::scope(|scope| {
+            let begin = |(file, ptx): &'static (&str, &str)| scope.spawn(move || compile(context, file, ptx));
+            let threads: Vec<_> = PTX.iter().map(begin).collect();
+            let broke_off = || DeviceError::Unsupported("compiling the kernels broke off".to_owned());
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(broke_off()))).collect()
+        });
+        // All that were made are kept before the first failure is told: dropping the driver unloads them.
+        self.modules.extend(compiled.iter().flatten().map(|module| *module as sys::CUmodule));
+        for ((file, _), compiled) in PTX.iter().zip(compiled) {
+            let module = compiled? as sys::CUmodule;
             for kernel in ALL.iter().filter(|kernel| kernel.file == *file) {
                 self.functions.insert(kernel.name, self.function(module, kernel)?);
             }
@@ -189,7 +204,10 @@ impl Launcher for Driver {
     }
 
     fn free(&mut self, buffer: Buffer) {
-        if self.enter().is_ok() && self.wait().is_ok() {
+        // Copies aside too: what is given up may have been on its way.
+        // SAFETY: the stream lives until the driver is dropped.
+        let aside = || unsafe { result::stream::synchronize(self.aside) };
+        if self.enter().is_ok() && self.wait().is_ok() && aside().is_ok() {
             // SAFETY: the buffer came from `alloc`, and all work before has ended.
             let _ = unsafe { result::free_sync(buffer.address) };
         }
@@ -241,10 +259,18 @@ impl Launcher for Driver {
             let block = (launch.kernel.threads, 1, 1);
             result::launch_kernel(*function, (x, y, z), block, launch.shared, self.stream, &mut pointers)
         }
-        .map_err(|error| failed(&doing, error))
+        .map_err(|error| failed(&doing, error))?;
+        if self.waits {
+            // SAFETY: the stream lives until the driver is dropped; nothing is being recorded, see `record`.
+            unsafe { result::stream::synchronize(self.stream) }.map_err(|error| failed(&doing, error))?;
+        }
+        Ok(())
     }
 
     fn record(&mut self) -> Result<(), DeviceError> {
+        if self.waits {
+            return Err(DeviceError::Unsupported(format!("{WAIT_VARIABLE} is set: nothing is recorded")));
+        }
         self.enter()?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream lives until the driver is dropped.

@@ -7,7 +7,7 @@ use crate::batch::{Batch, Heads};
 use crate::launcher::{Buffer, DeviceError, Launcher};
 use crate::memory::{MemoryPlan, Wishes, plan};
 use crate::outcome::{Logits, Outcome};
-use crate::pass::block_bytes;
+use crate::pass::page_bytes;
 use crate::sections::{Section, sections};
 use crate::split::{Piece, passes};
 use crate::weights::{Contents, DeviceWeights};
@@ -49,8 +49,10 @@ impl Default for Config {
     }
 }
 
-/// Bytes for spans that are joined later: see attend_few.cu.
-const PART_BYTES: usize = 64 << 20;
+/// Bytes for spans that are joined later (see attend_few.cu): at least and at most, between them a part of what is free.
+const PART_BYTES: [usize; 2] = [64 << 20, 1 << 30];
+const PART_SHARE: usize = 128;
+
 /// Executes one model's plan on one device, with the memory that takes.
 pub struct Executor<L: Launcher> {
     pub(crate) launcher: L,
@@ -98,18 +100,18 @@ impl<L: Launcher> Executor<L> {
         config: Config,
     ) -> Result<Self, DeviceError> {
         attention::check(shape)?;
-        let page_bytes = block_bytes(shape.head_dim) * shape.key_heads * shape.layers;
+        let free = launcher.memory()?.0;
+        let page_bytes = page_bytes(shape);
         let limits = Limits {
             rows: config.rows.max(1),
             logit_rows: config.logit_rows.clamp(1, config.rows.max(1)),
             positions: config.positions.min(shape.context).next_multiple_of(PAGE),
-            part_bytes: PART_BYTES,
+            part_bytes: (free / PART_SHARE).clamp(PART_BYTES[0], PART_BYTES[1]),
             trace: config.trace,
         };
         let shared_max = launcher.shared_max() as usize;
         let sizes = |limits| Sizes { shape, plan: forward, activations, limits, shared_max };
         let wishes = Wishes { pages: config.pages, adapter_bytes: config.adapter_bytes };
-        let free = launcher.memory()?.0;
         let mut memory = plan(free, DeviceWeights::bytes_of(shape, forward), page_bytes, sizes(limits), wishes)?;
         let mut weights = DeviceWeights::new(&mut launcher, shape, forward, contents)?;
         let placed = place(&mut launcher, &mut memory, sizes);
@@ -142,6 +144,11 @@ impl<L: Launcher> Executor<L> {
         &self.memory
     }
 
+    /// Whether decoding steps are recorded and replayed: not if that was not asked for, or failed once.
+    pub fn records(&self) -> bool {
+        self.graphs
+    }
+
     /// The device.
     pub fn launcher(&mut self) -> &mut L {
         &mut self.launcher
@@ -155,6 +162,11 @@ impl<L: Launcher> Executor<L> {
     /// Copies an adapter to the device beside the work under way, so that no later step has to wait for it.
     pub fn prefetch(&mut self, adapter: &Adapter) -> Result<(), DeviceError> {
         self.adapters.table(&mut self.launcher, adapter).map(|_| ())
+    }
+
+    /// Gives an adapter's memory back; a later step that names it brings it again.
+    pub fn evict(&mut self, digest: &[u8; 32]) {
+        self.adapters.remove(&mut self.launcher, digest);
     }
 
     /// Registers adapters of meaningless integers under these digests: for measurements.

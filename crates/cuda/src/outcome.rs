@@ -58,36 +58,49 @@ impl<L: Launcher> Outcome<'_, L> {
         }
     }
 
+    /// One row of the logits a segment asked for, counted from its first; none if there are not as many.
+    pub fn row(&mut self, segment: usize, number: usize) -> Result<Option<Vec<f32>>, DeviceError> {
+        match &self.logits {
+            Logits::Device(rows) => rows[segment].clone().nth(number).map(|row| self.executor.logits(row)).transpose(),
+            Logits::Host(rows) => Ok(rows[segment].get(number).cloned()),
+        }
+    }
+
     /// Draws tokens, each from the last logits of its segment; a segment without logits, or whose logits are not finite,
     /// gives none.
     pub fn draw(&mut self, draws: &[Draw<'_>]) -> Result<Vec<Result<u32, NotFinite>>, DeviceError> {
-        match &self.logits {
-            Logits::Device(rows) => {
-                // Under penalties and masks the host draws, from logits that are copied.
-                let plain = |draw: &Draw<'_>| draw.choice.is_nothing();
-                let row = |draw: &Draw<'_>| if plain(draw) { rows[draw.segment].clone().last() } else { None };
-                let rows: Vec<Option<usize>> = draws.iter().map(row).collect();
-                let mut drawn = self.draw_there(draws, &rows)?;
-                for (draw, drawn) in draws.iter().zip(&mut drawn).filter(|(draw, _)| !plain(draw)) {
-                    if let Some(logits) = self.logits(draw.segment)?.last() {
-                        *drawn = sample_under(Isa::best(), logits, &draw.sampling, &draw.choice, draw.position);
-                    }
-                }
-                Ok(drawn)
+        let count = |segment: usize| match &self.logits {
+            Logits::Device(rows) => rows[segment].len(),
+            Logits::Host(rows) => rows[segment].len(),
+        };
+        let draws: Vec<_> = draws.iter().map(|draw| (*draw, count(draw.segment).saturating_sub(1))).collect();
+        self.draw_at(&draws)
+    }
+
+    /// The same from the logits numbered beside each draw, counted from its segment's first. Under penalties and masks the
+    /// host draws, from logits that are copied.
+    pub fn draw_at(&mut self, draws: &[(Draw<'_>, usize)]) -> Result<Vec<Result<u32, NotFinite>>, DeviceError> {
+        let there: Vec<Option<usize>> = draws
+            .iter()
+            .map(|(draw, number)| match &self.logits {
+                Logits::Device(rows) if draw.choice.is_nothing() => rows[draw.segment].clone().nth(*number),
+                _ => None,
+            })
+            .collect();
+        let mut drawn = self.draw_there(draws, &there)?;
+        for (((draw, number), there), drawn) in draws.iter().zip(there).zip(&mut drawn) {
+            if there.is_none()
+                && let Some(logits) = self.row(draw.segment, *number)?
+            {
+                *drawn = sample_under(Isa::best(), &logits, &draw.sampling, &draw.choice, draw.position);
             }
-            Logits::Host(rows) => Ok(draws
-                .iter()
-                .map(|draw| match rows[draw.segment].last() {
-                    Some(logits) => sample_under(Isa::best(), logits, &draw.sampling, &draw.choice, draw.position),
-                    None => Err(NotFinite),
-                })
-                .collect()),
         }
+        Ok(drawn)
     }
 
     fn draw_there(
         &mut self,
-        draws: &[Draw<'_>],
+        draws: &[(Draw<'_>, usize)],
         rows: &[Option<usize>],
     ) -> Result<Vec<Result<u32, NotFinite>>, DeviceError> {
         let executor = &mut *self.executor;
@@ -97,7 +110,7 @@ impl<L: Launcher> Outcome<'_, L> {
             .iter()
             .zip(rows)
             .enumerate()
-            .filter_map(|(i, (draw, row))| Some((i, draw_row((*row)?, &draw.sampling, draw.position))))
+            .filter_map(|(i, ((draw, _), row))| Some((i, draw_row((*row)?, &draw.sampling, draw.position))))
             .collect();
         for part in wanted.chunks(most) {
             let table: Vec<DrawRow> = part.iter().map(|(_, row)| *row).collect();

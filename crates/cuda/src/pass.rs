@@ -47,6 +47,11 @@ pub(crate) fn block_bytes(head_dim: usize) -> usize {
     head_dim.div_ceil(64) * 4096 + head_dim.div_ceil(16) * 1024 + 512
 }
 
+/// Bytes of one page of 64 positions on a device.
+pub fn page_bytes(shape: &Shape) -> usize {
+    block_bytes(shape.head_dim) * shape.key_heads * shape.layers
+}
+
 impl<L: Launcher> Pass<'_, L> {
     /// The whole pass.
     pub(crate) fn run(&mut self, sections: &[Section]) -> Result<(), DeviceError> {

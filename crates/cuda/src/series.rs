@@ -67,11 +67,17 @@ impl<L: Launcher> Executor<L> {
         if self.launcher.replay(key)? {
             return Ok(());
         }
-        self.launcher.record()?;
-        let recorded = self.run(extent);
-        self.launcher.keep(key)?;
-        recorded?;
-        if self.launcher.replay(key)? { Ok(()) } else { self.run(extent) }
+        if self.launcher.record().is_ok() {
+            let recorded = self.run(extent);
+            let kept = self.launcher.keep(key);
+            if recorded.is_ok() && kept.is_ok() && self.launcher.replay(key)? {
+                return Ok(());
+            }
+        }
+        // What cannot be recorded is launched kernel by kernel, now and from now on: slower, and no less right.
+        self.launcher.forget();
+        self.graphs = false;
+        self.run(extent)
     }
 
     fn run(&mut self, extent: Extent) -> Result<(), DeviceError> {

@@ -45,6 +45,60 @@ fn random_models_agree() {
     all_same(check::models(&mut Shim::default(), &mut Dice::new(7), 4, 70).unwrap());
 }
 
+#[test]
+fn a_device_that_computes_other_bits_is_found_out_at_once() {
+    let tally = check::quick(&mut Shim { faulty: true, ..Shim::default() }, &mut Dice::new(8)).unwrap();
+    assert!(tally.differing > 0 && tally.differing < tally.vectors);
+}
+
+/// A mixture's weights can be tens of gigabytes: the last expert's are found where they lie.
+#[test]
+fn weights_beyond_four_gigabytes_are_found() {
+    use cuda::arguments::{ExpertTile, Product, Rows8, Target};
+    use cuda::{Launch, Launcher, kernel};
+    let (expert, expert_bytes) = (127u64, 40u64 << 20);
+    let shim = &mut Shim::default();
+    let mut put = |bytes: &[u8], room: usize| {
+        let address = shim.alloc(room).unwrap().address;
+        shim.write(address + (room - bytes.len()) as u64, bytes).unwrap();
+        address
+    };
+    let level = |n: usize, k: usize| ((n * 7 + k * 3) % 251) as u8;
+    let matrix: Vec<u8> = (0..16 * 64).map(|i| level(i / 64, i % 64)).collect();
+    let digit = |k: usize| (k * 5 % 255) as u8;
+    // Only row 0 of a group of eight is used.
+    let digits: Vec<u8> = (0..8 * 64).map(|i| if i < 64 { digit(i) } else { 99 }).collect();
+    let ones = vec![1.0f32; 16 * 128];
+    let out = put(&[], 64);
+    let mut arguments = Product {
+        count: put(&1u32.to_le_bytes(), 4),
+        tiles: put(bytemuck::bytes_of(&ExpertTile { expert: expert as u32, first: 0, count: 1, unused: 0 }), 16),
+        x: Rows8 {
+            digits: put(&digits, 512),
+            scales: put(&1.0f32.to_le_bytes(), 4),
+            plane_stride: 0,
+            chunks: 1,
+            planes: 1,
+        },
+        expert_bytes,
+        expert_outputs: 16,
+        targets_used: 1,
+        divide: 1,
+        planes: 1,
+        ..Product::default()
+    };
+    let weights = put(&matrix, (expert * expert_bytes) as usize + matrix.len());
+    let scales = put(bytemuck::cast_slice(&ones), 16 * 128 * 4);
+    arguments.targets[0] = Target { weights, scales, out, outputs: 16, ..Target::default() };
+    let arguments = bytemuck::bytes_of(&arguments).to_vec();
+    shim.launch(Launch { kernel: kernel::PRODUCT_A8_8, grid: [1, 1, 1], shared: 0, arguments }).unwrap();
+    let mut got = [0.0f32; 16];
+    shim.read(out, bytemuck::cast_slice_mut(&mut got)).unwrap();
+    let product = |n: usize, k: usize| i32::from(level(n, k) as i8) * i32::from(digit(k) as i8);
+    let want: Vec<f32> = (0..16).map(|n| (0..64).map(|k| product(n, k)).sum::<i32>() as f32).collect();
+    assert_eq!(got[..], want);
+}
+
 /// The structures of src/arguments.rs are those of kernels/types.cuh: sizes as g++ sees them.
 #[test]
 fn arguments_have_the_kernels_sizes() {

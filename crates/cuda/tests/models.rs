@@ -267,6 +267,29 @@ fn adapters_come_and_go_when_memory_is_short() {
 }
 
 #[test]
+fn what_cannot_be_recorded_is_launched_and_gives_the_same_bits() {
+    let shim = Shim { forgetful: true, ..Shim::default() };
+    let mut executor = compare_with(shape(false, None, false), Activations::A8, 19, &[5, 3], shim, config());
+    assert_eq!((executor.launcher().replays, executor.records()), (0, false));
+}
+
+#[test]
+fn an_adapter_takes_the_bytes_that_are_foretold_and_can_be_given_up() {
+    let model = Model::random(shape(true, None, false), Activations::A8, 20);
+    let mut executor = Executor::new(Shim::default(), &model, config()).unwrap();
+    for rank in [1, 5, 16, 33] {
+        let adapter = Adapter::random(&model.plan, rank, 1);
+        executor.prefetch(&adapter).unwrap();
+        assert_eq!(executor.adapters(), (1, cuda::adapter_bytes(&adapter).unwrap()));
+        executor.evict(&adapter.digest);
+        executor.evict(&adapter.digest);
+        assert_eq!(executor.adapters(), (0, 0));
+    }
+    let refused = Adapter::random(&model.plan, cuda::RANK_MAX + 1, 1);
+    assert!(matches!(cuda::adapter_bytes(&refused), Err(DeviceError::Unsupported(_))));
+}
+
+#[test]
 fn a_sequence_with_a_damaged_adapter_fails_alone() {
     let model = Arc::new(Model::random(shape(true, None, false), Activations::A8, 15));
     let mut damaged = Adapter::random(&model.plan, 4, 1);
@@ -317,6 +340,21 @@ fn a_page_that_is_taken_away_and_brought_back_elsewhere_serves_on() {
     executor.write_page(33, &bytes).unwrap();
     assert_eq!(executor.step(&[part(&[33, 11], &[7], 64)]).unwrap().logits(0).unwrap(), want);
     assert!(executor.write_page(PAGES as u32, &bytes).is_err() && executor.write_page(3, &bytes[1..]).is_err());
+}
+
+#[test]
+fn pages_beyond_four_gigabytes_serve_as_well() {
+    let model = Arc::new(Model::random(shape(false, None, false), Activations::A8, 21));
+    let count = (5usize << 30) / cuda::page_bytes(&model.shape);
+    let mut executor = Executor::new(Shim::default(), &model, Config { pages: Some(count), ..config() }).unwrap();
+    assert_eq!(executor.memory().pages, count);
+    let tokens: Vec<u32> = (0..66).collect();
+    let mut run = |pages: [u32; 2]| {
+        let part = |tokens, start| Segment { tokens, start, pages: &pages, adapter: None, wanted: Wanted::Last };
+        executor.step(&[part(&tokens, 0)]).unwrap();
+        executor.step(&[part(&[7], 66)]).unwrap().logits(0).unwrap()
+    };
+    assert_eq!(run([count as u32 - 1, count as u32 - 2]), run([0, 1]));
 }
 
 #[test]

@@ -38,6 +38,17 @@ pub struct Config {
     pub draft_tokens: usize,
     /// Adapters that may be loaded ahead of the requests that wait for them.
     pub loads_ahead: usize,
+    /// What a device with memory of its own has set aside; none on the processor, where pages and adapters share.
+    pub apart: Option<Apart>,
+}
+
+/// Memory that a device divided when it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Apart {
+    /// Bytes of one page there.
+    pub page_bytes: u64,
+    /// Bytes for adapters, beside the pages.
+    pub adapter_bytes: u64,
 }
 
 impl Config {
@@ -64,18 +75,45 @@ impl Config {
             prefix_cache: true,
             draft_tokens: 64,
             loads_ahead: 8,
+            apart: None,
+        }
+    }
+
+    /// What an executor is asked for that an engine is to drive: see [`Config::for_device`].
+    pub fn executor() -> cuda::Config {
+        cuda::Config { trace: true, rows: 2048, logit_rows: 352, ..cuda::Config::default() }
+    }
+
+    /// Sensible numbers for a device with memory of its own, divided as `there` says: as many sequences as it keeps logits
+    /// for, up to 256, and as many tokens a step as one pass takes. `host_memory` is for adapters that are not on it.
+    pub fn for_device(shape: &Shape, there: &cuda::MemoryPlan, host_memory: u64, threads: usize, isa: Isa) -> Config {
+        let apart = Apart { page_bytes: there.page_bytes as u64, adapter_bytes: there.adapters as u64 };
+        let memory = there.pages as u64 * apart.page_bytes + apart.adapter_bytes;
+        // A quarter of the rows of logits is for guesses.
+        let sequences_max = (there.limits.logit_rows / 4 * 3).clamp(1, 256);
+        Config {
+            pages: there.pages,
+            memory,
+            host_memory,
+            sequences_max,
+            step_tokens: there.limits.rows,
+            context: shape.context.min(there.limits.positions).min(there.pages * PAGE),
+            draft_tokens: (there.limits.logit_rows - sequences_max).min(64),
+            apart: Some(apart),
+            ..Config::for_memory(shape, memory, threads, isa)
         }
     }
 
     /// What the memory is for.
     pub fn plan(&self, shape: &Shape) -> MemoryPlan {
-        let page_bytes = Pages::page_bytes(shape) as u64;
+        let page_bytes = self.apart.map_or(Pages::page_bytes(shape) as u64, |apart| apart.page_bytes);
         let promised = self.context.div_ceil(PAGE) as u64 * page_bytes;
+        let adapters = self.memory.saturating_sub(promised);
         MemoryPlan {
             shared_bytes: self.memory,
             page_bytes,
             pages_max: self.pages.min((self.memory / page_bytes) as usize),
-            adapters_bytes_max: self.memory.saturating_sub(promised),
+            adapters_bytes_max: self.apart.map_or(adapters, |apart| apart.adapter_bytes),
             host_bytes: self.host_memory,
             context: self.context,
         }

@@ -298,12 +298,10 @@ impl Core {
             let (known, drafted) = (sequence.known(share.tokens), sequence.drafted());
             let decoding = sequence.is_decoding();
             let count = own.len();
-            let right = if !stepped.failed[number] {
-                sequence.advance(share.tokens, &stepped.leaves[number], own)
-            } else if sequence.forgive() {
-                Ok(0)
-            } else {
-                Err(Failure::NotFinite)
+            let right = match &stepped.failed[number] {
+                None => sequence.advance(share.tokens, &stepped.leaves[number], own),
+                Some(Failure::NotFinite) if sequence.forgive() => Ok(0),
+                Some(failure) => Err(failure.clone()),
             };
             let right = right.unwrap_or_else(|failure| {
                 sequence.fail(failure);

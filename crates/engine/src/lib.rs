@@ -43,7 +43,7 @@ mod tests;
 
 pub use crate::core::Load;
 pub use adapters::{AdapterError, AdapterHandle, Adapters, Roots, Whereabouts};
-pub use config::{Config, MemoryPlan};
+pub use config::{Apart, Config, MemoryPlan};
 pub use counters::Counters;
 pub use request::{Completion, Effort, Event, Failure, Finish, Priority, Purpose, Refusal, Request, Times};
 pub use shaping::Shaping;
@@ -51,7 +51,7 @@ pub use time::{Time, Use};
 
 use crate::adapters::{Disk, Loader};
 use crate::core::Core;
-use crate::device::CpuDevice;
+use crate::device::{CpuDevice, CudaDevice, Device};
 use crate::run::{Command, Shown, run};
 use crate::sequence::Sequence;
 use crate::ticket::Tickets;
@@ -84,13 +84,29 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the engine's threads.
+    /// Starts the engine's threads; the processor computes.
     pub fn start(model: Arc<Model>, text: Arc<Text>, config: Config) -> std::io::Result<Engine> {
-        let (commands, inbox) = channel();
         let executor = cpu::Config { threads: config.threads, isa: config.isa, trace: true };
+        let device = CpuDevice::new(model.clone(), executor, config.plan(&model.shape).pages_max)?;
+        Engine::drive(Box::new(device), model, text, config)
+    }
+
+    /// The same where `executor` computes, which was made for this model, with traces; `config` is from
+    /// [`Config::for_device`] and no larger than that says.
+    pub fn start_on<L: cuda::Launcher + Send + 'static>(
+        executor: cuda::Executor<L>,
+        model: Arc<Model>,
+        text: Arc<Text>,
+        config: Config,
+    ) -> std::io::Result<Engine> {
+        let device = CudaDevice::new(executor, config.threads, config.isa)?;
+        Engine::drive(Box::new(device), model, text, config)
+    }
+
+    fn drive(device: Box<dyn Device>, model: Arc<Model>, text: Arc<Text>, config: Config) -> std::io::Result<Engine> {
+        let (commands, inbox) = channel();
         let plan = config.plan(&model.shape);
-        let device = CpuDevice::new(model.clone(), executor, plan.pages_max)?;
-        let core = Core::new(Box::new(device), &model, config, machine_clock());
+        let core = Core::new(device, &model, config, machine_clock());
         let back = commands.clone();
         // A failing send means that the engine ends.
         let deliver = move |loaded| drop(back.send(Command::Loaded(loaded)));

@@ -177,6 +177,9 @@ pub enum Failure {
     /// There is no room for it even alone. Admission makes sure of the opposite.
     #[error("there is no memory for this answer: ask for fewer tokens")]
     NoRoom,
+    /// The device could not compute it: the message says why.
+    #[error("{0}")]
+    Device(Arc<str>),
     /// The engine is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,

@@ -1,6 +1,7 @@
 //! `lockstep audit`: replays a whole folder of answers, or those of a log.
 
 use crate::audit_log::{FromLogArgs, Owed, Produce};
+use crate::device::DeviceArgs;
 use crate::failure::{Failure, io};
 use crate::progress::count_bar;
 use crate::source::ModelArgs;
@@ -21,6 +22,8 @@ pub(crate) struct AuditArgs {
     from_log: FromLogArgs,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Adapters the answers may have used. Without --model: the demo's are known.
     #[arg(long = "adapter", value_name = "NAME=DIR")]
     adapters: Vec<String>,
@@ -42,6 +45,7 @@ pub(crate) fn run(args: &AuditArgs) -> Result<bool, Failure> {
     let key = own_key(&data.join("auditor.key"))?;
     let mut verdicts = Verdicts::open(&path, key).map_err(|error| Failure(error.to_string()))?;
     let (isa, threads) = (args.model.machine.isa()?, args.model.machine.threads());
+    let device = args.device.forward(&base.model, true)?;
     let mut source = Source::open(args, &verdicts)?;
     let bar = count_bar("replaying answers", source.count() as u64);
     let mut failed = None;
@@ -56,7 +60,7 @@ pub(crate) fn run(args: &AuditArgs) -> Result<bool, Failure> {
         answers,
         &base.model,
         &adapters,
-        || ReplayConfig::new(isa, threads),
+        || ReplayConfig { device: device.as_ref().map(|device| device as _), ..ReplayConfig::new(isa, threads) },
         &mut verdicts,
         |_, name, verdict: &Result<Verdict, AuditError>| match verdict {
             Ok(verdict) if verdict.is_equal() => {}

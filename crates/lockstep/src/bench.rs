@@ -1,6 +1,6 @@
 //! `lockstep bench`: speed beside what the machine can do at most, measured in the same run.
 
-use crate::device::Device;
+use crate::device::Choice;
 use crate::failure::Failure;
 use crate::serving::{self, ServingArgs};
 use crate::source::{ModelArgs, named_adapter};
@@ -21,8 +21,8 @@ pub(crate) struct BenchArgs {
     model: ModelArgs,
     /// Where to measure. With cuda: random weights of 1.24, 8 and 30 billion parameters, those that fit; of the other
     /// options --activations alone counts.
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
-    device: Device,
+    #[arg(long, default_value = "cpu", value_name = "auto|cpu|cuda|cuda:N")]
+    device: Choice,
     /// Make random weights of a shape instead of loading a model.
     #[arg(long, value_name = "llama-1.24b", value_parser = ["llama-1.24b"], conflicts_with = "model")]
     random: Option<String>,
@@ -83,8 +83,8 @@ struct Work {
 
 /// Measures and prints.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
-    if args.device == Device::Cuda {
-        return crate::device::bench(args.model.activations);
+    if let Some(number) = args.device.cuda() {
+        return crate::cuda_checks::bench(number, args.model.activations);
     }
     if let Some(Kind::Serving(args)) = &args.kind {
         return serving::run(args);

@@ -1,137 +1,138 @@
-//! `lockstep selftest --device cuda` and `lockstep bench --device cuda`: the device's bits against the CPU's, and its
-//! speed beside what it can do at most.
+//! Where a command computes: on this machine's processor, or on a CUDA device if NVIDIA's driver is there.
 
 use crate::failure::Failure;
-use cuda::bench::{Effort, Line, Peak};
-use cuda::check::{self, Dice, Tally};
-use cuda::{DeviceError, Driver, Launcher};
-use exact::Activations;
-use model::{Adapter, Model};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use clap::Args;
+use cuda::check::{self, Dice};
+use cuda::{DeviceError, Driver, Executor, Launcher, Single};
+use model::Model;
+use std::str::FromStr;
+use std::sync::Mutex;
 
-/// Where a command computes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub(crate) enum Device {
-    /// This machine's processor.
+/// What was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Choice {
+    /// A CUDA device if one can be used, else the processor.
+    Auto,
+    /// The processor.
     Cpu,
-    /// Its first CUDA device; NVIDIA's driver is needed, nothing else.
-    Cuda,
+    /// The CUDA device of this number.
+    Cuda(usize),
 }
 
-fn open() -> Result<Driver, Failure> {
-    let start = Instant::now();
-    let driver = Driver::open(0).map_err(|error| match error {
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Choice, String> {
+        match (text, text.strip_prefix("cuda:").map(str::parse)) {
+            ("auto", _) => Ok(Choice::Auto),
+            ("cpu", _) => Ok(Choice::Cpu),
+            ("cuda", _) => Ok(Choice::Cuda(0)),
+            (_, Some(Ok(number))) => Ok(Choice::Cuda(number)),
+            _ => Err("it is auto, cpu, cuda or cuda:N, the device's number from 0 on; what a device costs is said with --costs".to_owned()),
+        }
+    }
+}
+
+impl Choice {
+    /// The number of the CUDA device to check or measure; none for the processor.
+    pub(crate) fn cuda(self) -> Option<usize> {
+        match self {
+            Choice::Cpu => None,
+            Choice::Auto => Driver::is_present().then_some(0),
+            Choice::Cuda(number) => Some(number),
+        }
+    }
+}
+
+/// Where to compute. Nothing here changes a bit of any result.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DeviceArgs {
+    /// Where to compute. auto: on a CUDA device if NVIDIA's driver is there, else on the processor.
+    #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda|cuda:N")]
+    pub(crate) device: Choice,
+}
+
+/// What computes.
+pub(crate) enum Place {
+    /// The processor, and if that was not asked for, why.
+    Processor(Option<String>),
+    /// A CUDA device that has the model's weights, and its name.
+    Cuda(Box<Executor<Driver>>, String),
+}
+
+/// The CUDA device of this number, its kernels compiled.
+pub(crate) fn driver(number: usize) -> Result<Driver, Failure> {
+    Driver::open(number).map_err(|error| match error {
         DeviceError::Absent(_) => Failure(format!("{error}; --device cpu does without")),
         other => Failure(other.to_string()),
-    })?;
-    let (free, total) = driver.memory()?;
-    let gigabytes = |bytes: usize| bytes as f64 / 1e9;
-    println!("{}: {:.1} of {:.1} GB free", driver.name(), gigabytes(free), gigabytes(total));
-    println!("kernels ready after {:.1} s\n", start.elapsed().as_secs_f64());
-    Ok(driver)
+    })
 }
 
-/// Every kernel on random shapes, random models, then the given model and its adapters.
-pub(crate) fn selftest(model: &Arc<Model>, adapters: &[Adapter], seed: u64) -> Result<(), Failure> {
-    let mut driver = open()?;
-    let (driver, dice) = (&mut driver, &mut Dice::new(seed));
-    type Check<'a> = (&'a str, Box<dyn Fn(&mut Driver, &mut Dice) -> Result<Tally, DeviceError> + 'a>);
-    let checks: Vec<Check<'_>> = vec![
-        ("rows: norm, SiLU, spread, quantise", Box::new(|l, d| check::rows(l, d, 60_000, 5000))),
-        ("rows wider than shared memory", Box::new(|l, d| check::rows(l, d, 200, 80_000))),
-        ("dot products, every kernel, small", Box::new(|l, d| check::products(l, d, 1_000_000, [70, 200, 700]))),
-        ("dot products, every kernel, large", Box::new(|l, d| check::products(l, d, 3_000_000, [700, 1000, 9000]))),
-        ("routes to experts", Box::new(|l, d| check::routes(l, d, 10_000, 2048))),
-        ("draws", Box::new(|l, d| check::draws(l, d, 20_000, 3000))),
-        ("draws, large vocabulary", Box::new(|l, d| check::draws(l, d, 300, 152_000))),
-        ("hashes", Box::new(|l, d| check::hashes(l, d, 50_000, 20_000))),
-        ("hashes of long messages", Box::new(|l, d| check::hashes(l, d, 500, 288 * 1024))),
-        ("random models, short sequences", Box::new(|l, d| check::models(l, d, 60, 200))),
-        ("random models, several spans", Box::new(|l, d| check::models(l, d, 8, 3000))),
-        ("the given model and its adapters", Box::new(|l, d| check::given(l, d, model, adapters, 6, 300))),
-    ];
-    let mut all = Tally::default();
-    println!("{:38} {:>10} {:>10} {:>8}", "", "compared", "differing", "seconds");
-    for (what, run) in &checks {
-        let start = Instant::now();
-        let tally = run(driver, dice)?;
-        println!("{what:38} {:10} {:10} {:8.1}", tally.vectors, tally.differing, start.elapsed().as_secs_f64());
-        all.vectors += tally.vectors;
-        all.differing += tally.differing;
-    }
-    println!("{:38} {:10} {:10}", "all", all.vectors, all.differing);
-    if all.differing > 0 {
-        let what = format!(
-            "{} of {} results have other bits: please report this with the device's name",
-            all.differing, all.vectors
-        );
-        return Err(Failure(what));
-    }
-    println!("every bit equal");
-    Ok(())
-}
-
-/// No new measurement starts after this long.
-const LONGEST: Duration = Duration::from_secs(400);
-
-/// Random weights of several models; a table last.
-pub(crate) fn bench(activations: Activations) -> Result<(), Failure> {
-    let (start, mut driver) = (Instant::now(), open()?);
-    let bytes = (driver.memory()?.0 / 8).min(2 << 30) / 4096 * 4096;
-    let peak = cuda::bench::peak(&mut driver, bytes, 4000)?;
-    println!(
-        "limits, measured now: copy {:.0} GB/s (read and written), 8-bit products {:.0} TOP/s\n",
-        peak.copy_bytes / 1e9,
-        peak.ops / 1e12
-    );
-    let mut table = Vec::new();
-    for (name, shape) in cuda::bench::shapes() {
-        let enough = || start.elapsed() > LONGEST;
-        if enough() {
-            println!("{name}: left out, time is up");
-            continue;
-        }
-        println!("{name}: placing random weights …");
-        let report = |line: Line| {
-            let text = format!("{name:8} {}", row(&line, peak));
-            println!("{text}");
-            table.push(text);
+impl DeviceArgs {
+    /// Opens what was asked for and copies the model's weights there. With auto, what keeps a device from being used is a
+    /// reason to compute on the processor, and no error.
+    pub(crate) fn open(&self, model: &Model, config: cuda::Config) -> Result<Place, Failure> {
+        let number = match self.device {
+            Choice::Cpu => return Ok(Place::Processor(None)),
+            Choice::Auto => 0,
+            Choice::Cuda(number) => number,
         };
-        match cuda::bench::model(&mut driver, &shape, activations, &Effort::full(), enough, report) {
-            Err(DeviceError::Memory(bytes)) => println!("{name}: left out, it takes {bytes} bytes more than there are"),
-            other => other?,
+        match (place(number, model, config), self.device) {
+            (Ok((executor, name)), _) => Ok(Place::Cuda(Box::new(executor), name)),
+            (Err(why), Choice::Auto) => Ok(Place::Processor(Some(why))),
+            (Err(why), _) => Err(Failure(format!("{why}; --device cpu does without"))),
         }
     }
-    println!(
-        "\n{:8} {:44} {:>10} {:>9} {:>8} {:>6} {:>8} {:>6}",
-        "",
-        activations.name(),
-        "tokens/s",
-        "ms",
-        "GB/s",
-        "share",
-        "TOP/s",
-        "share"
-    );
-    table.iter().for_each(|line| println!("{line}"));
-    println!(
-        "\nshares: of the copy bandwidth and of the 8-bit products above; {:.0} s in all",
-        start.elapsed().as_secs_f64()
-    );
-    Ok(())
+
+    /// For replays and scores: something that computes in place of the processor; none if that shall.
+    pub(crate) fn forward(&self, model: &Model, trace: bool) -> Result<Option<Mutex<Single<Driver>>>, Failure> {
+        let pages = Some(model.shape.context.div_ceil(cpu::PAGE));
+        let config = cuda::Config { trace, pages, ..cuda::Config::default() };
+        match self.open(model, config)? {
+            Place::Cuda(executor, name) => {
+                eprintln!("computing on {name}");
+                Ok(Some(Mutex::new(Single::new(*executor))))
+            }
+            Place::Processor(why) => {
+                // A machine without a driver is no news; one whose device cannot be used is.
+                if let Some(why) = why.filter(|_| Driver::is_present()) {
+                    eprintln!("computing on the processor: {why}");
+                }
+                Ok(None)
+            }
+        }
+    }
 }
 
-fn row(line: &Line, peak: Peak) -> String {
-    let (bytes, ops) = (line.bytes / line.seconds, line.ops / line.seconds);
-    format!(
-        "{:44} {:10.0} {:9.3} {:8.0} {:5.0}% {:8.1} {:5.0}%",
-        line.what,
-        line.tokens,
-        line.seconds * 1e3,
-        bytes / 1e9,
-        100.0 * bytes / peak.copy_bytes,
-        ops / 1e12,
-        100.0 * ops / peak.ops,
-    )
+/// An executor on a device whose bits are right, or why there is none.
+fn place(number: usize, model: &Model, config: cuda::Config) -> Result<(Executor<Driver>, String), String> {
+    let mut driver = Driver::open(number).map_err(|error| error.to_string())?;
+    let name = driver.name();
+    // A second at most, on shapes of every kernel: a device that computes other bits must not serve.
+    let tally = check::quick(&mut driver, &mut Dice::new(1)).map_err(|error| format!("{name}: {error}"))?;
+    if tally.differing > 0 {
+        return Err(format!(
+            "{name} gives other bits than this processor ({} of {} results): `lockstep selftest --device cuda` says where",
+            tally.differing, tally.vectors
+        ));
+    }
+    let executor = Executor::new(driver, model, config).map_err(|error| format!("{name}: {error}"))?;
+    Ok((executor, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_by_kind_and_number() {
+        for (text, want) in
+            [("auto", Choice::Auto), ("cpu", Choice::Cpu), ("cuda", Choice::Cuda(0)), ("cuda:3", Choice::Cuda(3))]
+        {
+            assert_eq!(text.parse(), Ok(want));
+        }
+        for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "rtx-4090"] {
+            assert!(wrong.parse::<Choice>().unwrap_err().contains("--costs"), "{wrong}");
+        }
+    }
 }

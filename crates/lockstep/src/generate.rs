@@ -1,5 +1,6 @@
 //! `lockstep generate`: one answer on the terminal, as it comes.
 
+use crate::device::{DeviceArgs, Place};
 use crate::failure::Failure;
 use crate::source::ModelArgs;
 use clap::Args;
@@ -15,6 +16,8 @@ use std::time::Instant;
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Folder of a LoRA adapter in PEFT's layout, or the name of one of the demo's.
     #[arg(long, value_name = "DIR")]
     adapter: Option<String>,
@@ -64,12 +67,24 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let tokens_max = args.tokens_max.min(base.model.shape.context.saturating_sub(prompt.len()).max(1));
     let positions = prompt.len() + tokens_max;
     let machine = &args.model.machine;
-    let pages = cpu::Pages::page_bytes(&base.model.shape) * positions.div_ceil(cpu::PAGE);
-    let config = Config::for_memory(&base.model.shape, 2 * pages as u64, machine.threads(), machine.isa()?);
     let room = 2 * adapter.as_ref().map_or(0, |adapter| adapter.bytes() as u64);
-    let config = Config { memory: config.memory + room, ..config };
-    let engine = Engine::start(base.model.clone(), text.clone(), config)
-        .map_err(|error| Failure(format!("starting threads: {error}")))?;
+    let (shape, threads, isa) = (&base.model.shape, machine.threads(), machine.isa()?);
+    let pages = Some(2 * positions.div_ceil(cpu::PAGE));
+    let place = args.device.open(&base.model, cuda::Config { positions, pages, ..Config::executor() })?;
+    let engine = match place {
+        Place::Cuda(executor, name) => {
+            eprintln!("computing on {name}");
+            let config = Config::for_device(shape, executor.memory(), room, threads, isa);
+            Engine::start_on(*executor, base.model.clone(), text.clone(), config)
+        }
+        Place::Processor(_) => {
+            let pages = cpu::Pages::page_bytes(shape) * positions.div_ceil(cpu::PAGE);
+            let config = Config::for_memory(shape, 2 * pages as u64, threads, isa);
+            let config = Config { memory: config.memory + room, ..config };
+            Engine::start(base.model.clone(), text.clone(), config)
+        }
+    };
+    let engine = engine.map_err(|error| Failure(format!("starting threads: {error}")))?;
     let start = Instant::now();
     let prompt_tokens = prompt.len();
     let adapter = adapter.map(|adapter| engine.adapters().insert("adapter", Arc::new(adapter))).transpose()?;

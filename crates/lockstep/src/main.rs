@@ -6,6 +6,7 @@ mod audit_range;
 mod bench;
 mod books;
 mod countersign;
+mod cuda_checks;
 mod demo;
 mod device;
 mod dispute;

@@ -30,7 +30,7 @@ pub(crate) struct PlanArgs {
     data: Option<PathBuf>,
     /// What a device costs: a name or a file, as for `lockstep report`.
     #[arg(long, value_name = "NAME|FILE")]
-    device: String,
+    costs: String,
     /// What requests are charged (a price list, as for `lockstep up`).
     #[arg(long, value_name = "FILE")]
     prices: PathBuf,
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
     let arrivals = args.traffic.arrivals(&names)?;
     let seconds = args.traffic.seconds(&arrivals).max(1.0);
     let speed = speed(args)?;
-    let device = Device::find(&args.device)?;
+    let device = Device::find(&args.costs)?;
     let asks: Vec<Ask<'_>> = arrivals.iter().map(ask).collect();
     let need = need(&asks, seconds, speed, args.window, args.load_max);
     let prices = PriceList::read(&args.prices).map_err(|error| Failure(error.to_string()))?;

@@ -25,7 +25,7 @@ pub(crate) struct ReportArgs {
     /// residual_ppm, capital_ppm, idle_milliwatts, busy_milliwatts, energy, hosting, rent; amounts in micro-dollars, energy
     /// for a kilowatt-hour, hosting and rent for an hour. Without it nothing costs anything.
     #[arg(long, value_name = "NAME|FILE")]
-    device: Option<String>,
+    costs: Option<String>,
     /// Devices paid for.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     devices: u64,
@@ -53,7 +53,7 @@ fn time(text: &str) -> Result<u64, String> {
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
     let node = data_folder(args.data.as_deref())?.join("node");
     let records = node.join("device");
-    let device = args.device.as_deref().map(Device::find).transpose()?.unwrap_or_default();
+    let device = args.costs.as_deref().map(Device::find).transpose()?.unwrap_or_default();
     let all = returns::read(&records, args.from.unwrap_or(0), args.to.unwrap_or(u64::MAX))?;
     let from = args.from.or_else(|| all.first().map(|record| record.from)).unwrap_or(0);
     let to = args.to.or_else(|| all.last().map(|record| record.to)).unwrap_or(from);
@@ -126,7 +126,7 @@ fn print(report: &Report, returns: &Returns) {
     let Period { from, to, devices } = report.period;
     let hours = |nanoseconds: u64| nanoseconds as f64 / 3.6e12;
     println!("Return on GPU, {} to {}", civil::words(from), civil::words(to));
-    let known = if report.device.name.is_empty() { "at no known cost (--device)" } else { report.device.name.as_str() };
+    let known = if report.device.name.is_empty() { "at no known cost (--costs)" } else { report.device.name.as_str() };
     println!("  {devices} device(s), {:.4} hours paid; {known}", hours(report.period.paid()));
     if !report.device.source.is_empty() {
         println!("  {}", report.device.source);

@@ -1,20 +1,24 @@
 //! `lockstep score`: the likelihood of a text, and a digest of every logit on the way.
 
+use crate::device::DeviceArgs;
 use crate::failure::{Failure, io};
 use crate::progress::count_bar;
 use crate::source::ModelArgs;
 use clap::Args;
-use cpu::{Config, Executor, PAGE, Pages, Segment, Wanted};
+use cpu::{Computed, Config, Forward, Single, Wanted};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::sync::PoisonError;
 
 /// Options of `lockstep score`.
 #[derive(Args, Debug)]
 pub(crate) struct ScoreArgs {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Folder of a LoRA adapter in PEFT's layout, or the name of one of the demo's.
     #[arg(long, value_name = "DIR")]
     adapter: Option<String>,
@@ -74,31 +78,41 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
         .as_ref()
         .map(|path| LogitsFile::create(path.clone(), tokens.len(), shape.vocabulary))
         .transpose()?;
-    let config = Config { threads: args.model.machine.threads(), isa: args.model.machine.isa()?, trace: false };
-    let mut executor =
-        Executor::new(base.model.clone(), config).map_err(|e| Failure(format!("starting threads: {e}")))?;
-    let count = tokens.len().div_ceil(PAGE);
-    let mut pages = Pages::new(shape, count);
-    let ids: Vec<u32> = (0..count as u32).collect();
+    let mut there = args.device.forward(&base.model, false)?;
+    let mut here;
+    let forward: &mut dyn Forward = match &mut there {
+        Some(device) => device.get_mut().unwrap_or_else(PoisonError::into_inner),
+        None => {
+            let config = Config { threads: args.model.machine.threads(), isa: args.model.machine.isa()?, trace: false };
+            here = Single::new(base.model.clone(), config).map_err(|e| Failure(format!("starting threads: {e}")))?;
+            &mut here
+        }
+    };
+    forward.begin(tokens.len()).map_err(Failure)?;
     let bar = count_bar("scoring", tokens.len() as u64);
     let (mut digest, mut sum) = (Sha256::new(), 0.0);
     for (number, chunk) in tokens.chunks(usize::from(args.chunk)).enumerate() {
         let start = number * usize::from(args.chunk);
-        let segment = Segment { tokens: chunk, start, pages: &ids, adapter: adapter.as_ref(), wanted: Wanted::All };
-        let outcome = executor.step(&mut pages, &[segment]);
-        if outcome.failed[0] {
-            return Err(Failure(engine::Failure::NotFinite.to_string()));
-        }
-        for (i, logits) in outcome.logits(0).enumerate() {
-            let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
-            digest.update(&bytes);
-            if let Some(out) = &mut out {
-                out.write(&bytes)?;
+        let mut done = Ok(());
+        let mut take = |computed: Computed<'_>| -> Result<(), Failure> {
+            if computed.failed {
+                return Err(Failure(engine::Failure::NotFinite.to_string()));
             }
-            if let Some(next) = tokens.get(start + i + 1) {
-                sum += negative_log_likelihood(logits, *next as usize);
+            for (i, logits) in computed.logits.iter().enumerate() {
+                let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
+                digest.update(&bytes);
+                if let Some(out) = &mut out {
+                    out.write(&bytes)?;
+                }
+                if let Some(next) = tokens.get(start + i + 1) {
+                    sum += negative_log_likelihood(logits, *next as usize);
+                }
             }
-        }
+            Ok(())
+        };
+        let mut run = |computed: Computed<'_>| done = take(computed);
+        forward.run(chunk, start, adapter.as_ref(), Wanted::All, &mut run).map_err(Failure)?;
+        done?;
         bar.inc(chunk.len() as u64);
     }
     bar.finish_and_clear();

@@ -1,6 +1,6 @@
 //! `lockstep selftest`: the promise of exactness, checked on this machine.
 
-use crate::device::Device;
+use crate::device::Choice;
 use crate::failure::Failure;
 use crate::progress::count_bar;
 use crate::source::{ModelArgs, named_adapter};
@@ -15,9 +15,10 @@ use model::Adapter;
 pub(crate) struct SelftestArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// What is checked: the processor's instruction sets against one another, or a CUDA device against the processor.
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
-    device: Device,
+    /// What is checked: the processor's instruction sets against one another, or a CUDA device against the processor;
+    /// auto takes a device if NVIDIA's driver is there.
+    #[arg(long, default_value = "cpu", value_name = "auto|cpu|cuda|cuda:N")]
+    device: Choice,
     /// Adapters to mix in. Default: the demo's, with the demo.
     #[arg(long = "adapter", value_name = "NAME=DIR")]
     adapters: Vec<String>,
@@ -64,8 +65,8 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<(), Failure> {
         .iter()
         .map(|name| args.model.load_adapter(&base, &named_adapter(name)?.1))
         .collect::<Result<Vec<Adapter>, Failure>>()?;
-    if args.device == Device::Cuda {
-        return crate::device::selftest(&base.model, &adapters, args.seed);
+    if let Some(number) = args.device.cuda() {
+        return crate::cuda_checks::selftest(number, &base, &adapters, args.seed, &args.model.machine);
     }
     let mut dice = Dice { seed: args.seed, drawn: 0 };
     let shape = &base.model.shape;

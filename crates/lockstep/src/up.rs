@@ -2,6 +2,7 @@
 
 use crate::books::BillingArgs;
 use crate::demo;
+use crate::device::{DeviceArgs, Place};
 use crate::failure::{Failure, io};
 use crate::logs::{self, Form};
 use crate::source::{Base, ModelArgs, named_adapter};
@@ -10,7 +11,7 @@ use clap::Args;
 use engine::{AdapterHandle, Config, Engine, Roots};
 use gateway::{Keys, Otlp};
 use model::{AdapterCache, Origin};
-use returns::Device;
+use returns::Device as Costs;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ const WITNESS_PAUSE: Duration = Duration::from_secs(5);
 pub(crate) struct UpArgs {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     billing: BillingArgs,
     /// An adapter (LoRA, in PEFT's layout) and the name clients will ask for. May be given many times. Without --model:
@@ -58,9 +61,9 @@ pub(crate) struct UpArgs {
     /// A file of keys: a line for each, as `lockstep key NAME` makes them.
     #[arg(long, value_name = "FILE")]
     api_keys: Option<PathBuf>,
-    /// What the device costs, for the dashboard: a known device's name or a file, as `lockstep report --device` takes it.
+    /// What the device costs, for the dashboard: a known device's name or a file, as `lockstep report --costs` takes it.
     #[arg(long, value_name = "NAME|FILE")]
-    device: Option<String>,
+    costs: Option<String>,
     /// Send a trace of each request to this OpenTelemetry collector (OTLP over HTTP, in JSON; /v1/traces is added).
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     otlp: Option<String>,
@@ -79,7 +82,8 @@ pub(crate) struct UpArgs {
     /// How what happens is logged, on standard error.
     #[arg(long, value_enum, default_value = "text")]
     log: Form,
-    /// Gigabytes that keys, values and resident adapters share. Default: half of the memory that is free.
+    /// Gigabytes for keys, values and resident adapters. Default: half of the memory that is free; of a CUDA device's, what
+    /// weights leave.
     #[arg(long, value_name = "GB")]
     memory: Option<f64>,
     /// A witness that is asked to sign the heads of the log of receipts. May be given many times.
@@ -104,13 +108,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let base = args.model.load()?;
     let name = args.name.clone().unwrap_or_else(|| base.name.clone());
     check_reach(args)?;
-    let machine = &args.model.machine;
-    let mut config = Config::for_memory(&base.model.shape, memory(args)?, machine.threads(), machine.isa()?);
-    if let Some(gigabytes) = args.host_memory {
-        config.host_memory = bytes("--host-memory", gigabytes)?;
-    }
-    let engine = Engine::start(base.model.clone(), base.text()?, config)
-        .map_err(|error| Failure(format!("starting threads: {error}")))?;
+    let (engine, place) = start(args, &base)?;
     let engine = Arc::new(engine);
     let data = args.model.data_folder()?;
     if !args.model.no_cache {
@@ -134,8 +132,8 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         Some(key) => server.with_admin_key(key),
         None => server,
     };
-    let device = args.device.as_deref().map(Device::find).transpose()?.unwrap_or_default();
-    let server = traced(server.with_device(device), args)?;
+    let costs = args.costs.as_deref().map(Costs::find).transpose()?.unwrap_or_default();
+    let server = traced(server.with_device(costs), args)?;
     ask_witnesses(&args.witnesses, &server.log())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -149,7 +147,8 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             Failure(format!("cannot listen on {}: {error}; choose another address with --listen", args.listen))
         })?;
         let address = listener.local_addr().map_err(io(std::path::Path::new("listener")))?;
-        announce(&base, &name, &adapters, &engine, address, &server.node(), started);
+        let ready = Ready { base: &base, name: &name, adapters: &adapters, engine: &engine, place: &place, started };
+        ready.announce(address, &server.node());
         server.serve(listener, ended()).await;
         Ok(())
     })
@@ -159,6 +158,33 @@ fn traced(server: gateway::Server, args: &UpArgs) -> Result<gateway::Server, Fai
     let Some(url) = args.otlp.as_deref().filter(|url| !url.is_empty()) else { return Ok(server) };
     let otlp = Otlp::new(url, &args.otlp_headers, &args.otlp_service)?;
     server.with_traces(otlp).map_err(|error| Failure(error.to_string()))
+}
+
+/// Starts the engine where it shall compute; says where that is, and why on the processor if that was not asked for.
+fn start(args: &UpArgs, base: &Base) -> Result<(Engine, String), Failure> {
+    let machine = &args.model.machine;
+    let (model, shape, threads, isa) = (base.model.clone(), &base.model.shape, machine.threads(), machine.isa()?);
+    let host = args.host_memory.map(|gigabytes| bytes("--host-memory", gigabytes)).transpose()?;
+    let mut executor = Config::executor();
+    if let Some(gigabytes) = args.memory {
+        let memory = bytes("--memory", gigabytes)? as usize;
+        executor.adapter_bytes = Some(memory / 4);
+        executor.pages = Some((memory / 4 * 3 / cuda::page_bytes(shape)).max(1));
+    }
+    let (engine, place) = match args.device.open(&base.model, executor)? {
+        Place::Cuda(executor, name) => {
+            let host = host.map_or_else(|| memory(args).map(|bytes| bytes / 4), Ok)?;
+            let config = Config::for_device(shape, executor.memory(), host, threads, isa);
+            (Engine::start_on(*executor, model, base.text()?, config), name)
+        }
+        Place::Processor(why) => {
+            let mut config = Config::for_memory(shape, memory(args)?, threads, isa);
+            config.host_memory = host.unwrap_or(config.host_memory);
+            let why = why.map_or(String::new(), |why| format!(": {why}"));
+            (Engine::start(model, base.text()?, config), format!("the processor, {isa} on {threads} threads{why}"))
+        }
+    };
+    Ok((engine.map_err(|error| Failure(format!("starting threads: {error}")))?, place))
 }
 
 fn limits(args: &UpArgs) -> gateway::Limits {
@@ -267,45 +293,52 @@ fn free_memory() -> Option<u64> {
     Some(kilobytes << 10)
 }
 
-fn announce(
-    base: &Base,
-    name: &str,
-    adapters: &[Arc<AdapterHandle>],
-    engine: &Engine,
-    address: SocketAddr,
-    node: &[u8; 32],
+/// What serves from now on.
+struct Ready<'a> {
+    base: &'a Base,
+    name: &'a str,
+    adapters: &'a [Arc<AdapterHandle>],
+    engine: &'a Engine,
+    /// Where it computes.
+    place: &'a str,
     started: Instant,
-) {
-    let megabytes = |bytes: usize| bytes as f64 / 1e6;
-    let base_bytes = base.model.weights.bytes();
-    let adapter_bytes: usize = adapters.iter().filter_map(|adapter| adapter.bytes()).sum::<u64>() as usize;
-    let origin = match base.model.origin {
-        Origin::Cache { .. } => "from the quantised copy",
-        _ => "quantised now",
-    };
-    println!("Lockstep serves {name} and {} adapters at http://{address}/v1", engine.adapters().count());
-    println!("  base      {:9.1} MB  {}, {origin}", megabytes(base_bytes), base.model.activations.name());
-    for adapter in adapters {
-        let (bytes, rank) = (adapter.bytes().unwrap_or(0), adapter.rank().unwrap_or(0));
-        let pinned = if adapter.is_pinned() { ", pinned" } else { "" };
-        println!("  {:9} {:9.1} MB  rank {rank}{pinned}", adapter.name(), megabytes(bytes as usize));
+}
+
+impl Ready<'_> {
+    fn announce(&self, address: SocketAddr, node: &[u8; 32]) {
+        let Ready { base, name, adapters, engine, place, started } = self;
+        let megabytes = |bytes: usize| bytes as f64 / 1e6;
+        let base_bytes = base.model.weights.bytes();
+        let adapter_bytes: usize = adapters.iter().filter_map(|adapter| adapter.bytes()).sum::<u64>() as usize;
+        let origin = match base.model.origin {
+            Origin::Cache { .. } => "from the quantised copy",
+            _ => "quantised now",
+        };
+        println!("Lockstep serves {name} and {} adapters at http://{address}/v1", engine.adapters().count());
+        println!("  base      {:9.1} MB  {}, {origin}", megabytes(base_bytes), base.model.activations.name());
+        for adapter in *adapters {
+            let (bytes, rank) = (adapter.bytes().unwrap_or(0), adapter.rank().unwrap_or(0));
+            let pinned = if adapter.is_pinned() { ", pinned" } else { "" };
+            println!("  {:9} {:9.1} MB  rank {rank}{pinned}", adapter.name(), megabytes(bytes as usize));
+        }
+        let separate = base_bytes * adapters.len().max(1) + adapter_bytes;
+        println!(
+            "  together  {:9.1} MB  instead of {:.1} MB as separate deployments",
+            megabytes(base_bytes + adapter_bytes),
+            megabytes(separate)
+        );
+        let config = engine.config();
+        println!("  memory    {}", config.plan(&base.model.shape));
+        println!("  computes  on {place}");
+        println!("  node      {}", crate::score::hex(node));
+        println!("  ready after {:.2} s\n", started.elapsed().as_secs_f64());
+        let model = if engine.adapters().find("sql").is_some() { "sql" } else { *name };
+        let question = if model == "sql" { "How many orders were placed in Graz?" } else { "Hello!" };
+        println!("Try:  curl http://{address}/v1/chat/completions -H 'Content-Type: application/json' \\");
+        println!(
+            "        -d '{{\"model\": \"{model}\", \"temperature\": 0, \"messages\": [{{\"role\": \"user\", \"content\": \"{question}\"}}]}}'"
+        );
     }
-    let separate = base_bytes * adapters.len().max(1) + adapter_bytes;
-    println!(
-        "  together  {:9.1} MB  instead of {:.1} MB as separate deployments",
-        megabytes(base_bytes + adapter_bytes),
-        megabytes(separate)
-    );
-    let config = engine.config();
-    println!("  memory    {}", config.plan(&base.model.shape));
-    println!("  {} on {} threads; node {}", config.isa, config.threads, crate::score::hex(node));
-    println!("  ready after {:.2} s\n", started.elapsed().as_secs_f64());
-    let model = if engine.adapters().find("sql").is_some() { "sql" } else { name };
-    let question = if model == "sql" { "How many orders were placed in Graz?" } else { "Hello!" };
-    println!("Try:  curl http://{address}/v1/chat/completions -H 'Content-Type: application/json' \\");
-    println!(
-        "        -d '{{\"model\": \"{model}\", \"temperature\": 0, \"messages\": [{{\"role\": \"user\", \"content\": \"{question}\"}}]}}'"
-    );
 }
 
 /// Done when the server is asked to end: answers under way may finish. Asked once more, the process ends at once, which

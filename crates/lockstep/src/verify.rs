@@ -2,6 +2,7 @@
 
 use crate::countersign;
 use crate::demo;
+use crate::device::DeviceArgs;
 use crate::failure::{Failure, io};
 use crate::log::{committed, included};
 use crate::progress::count_bar;
@@ -25,6 +26,8 @@ pub(crate) struct VerifyArgs {
     receipt: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Adapters the answer may have used. Without --model: the demo's are known.
     #[arg(long = "adapter", value_name = "NAME=DIR")]
     adapters: Vec<String>,
@@ -93,7 +96,9 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<bool, Failure> {
         bar.set_length(progress.positions_total as u64);
         bar.set_position(progress.positions as u64);
     };
+    let device = args.device.forward(&base.model, true)?;
     let mut config = ReplayConfig::new(model.machine.isa()?, model.machine.threads());
+    config.device = device.as_ref().map(|device| device as _);
     let text = base.text()?;
     config.text = Some(&text);
     config.progress = Some(&mut show);

@@ -36,6 +36,24 @@ impl Tally {
     }
 }
 
+/// A little of everything, in about a second on a device: what a program runs before it lets a device compute for it.
+pub fn quick<L: Launcher>(launcher: &mut L, dice: &mut Dice) -> Result<Tally, DeviceError> {
+    let parts = [
+        rows(launcher, dice, 150, 3000)?,
+        products(launcher, dice, 4000, [140, 150, 700])?,
+        routes(launcher, dice, 60, 500)?,
+        draws(launcher, dice, 150, 700)?,
+        hashes(launcher, dice, 150, 9000)?,
+        models(launcher, dice, 3, 70)?,
+    ];
+    let mut all = Tally::default();
+    for part in parts {
+        all.vectors += part.vectors;
+        all.differing += part.differing;
+    }
+    Ok(all)
+}
+
 /// Random numbers from one seed.
 pub struct Dice {
     seed: u64,
@@ -54,7 +72,8 @@ impl Dice {
         philox(key, [self.drawn as u32, (self.drawn >> 32) as u32, 0, 3])[0]
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    /// A number below `n`, which is not 0.
+    pub fn below(&mut self, n: usize) -> usize {
         self.word() as usize % n
     }
 

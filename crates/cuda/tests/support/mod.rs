@@ -77,6 +77,12 @@ pub(crate) struct Shim {
     pub(crate) used: usize,
     pub(crate) series: HashMap<u64, Vec<Launch>>,
     pub(crate) recording: Option<Vec<Launch>>,
+    /// Launches after which every one fails.
+    pub(crate) fails_after: usize,
+    /// Whether series cannot be kept.
+    pub(crate) forgetful: bool,
+    /// Whether what is read comes back with a bit flipped now and then.
+    pub(crate) faulty: bool,
 }
 
 impl Default for Shim {
@@ -90,6 +96,9 @@ impl Default for Shim {
             used: 0,
             series: HashMap::new(),
             recording: None,
+            fails_after: usize::MAX,
+            forgetful: false,
+            faulty: false,
         }
     }
 }
@@ -171,10 +180,19 @@ impl Launcher for Shim {
         assert!(self.recording.is_none());
         // SAFETY: as in `write`.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, bytes.as_mut_ptr(), bytes.len()) };
+        if let (true, Some(byte)) = (self.faulty && self.launches.is_multiple_of(5), bytes.first_mut()) {
+            *byte ^= 1;
+        }
         Ok(())
     }
 
     fn launch(&mut self, launch: Launch) -> Result<(), DeviceError> {
+        if self.launches >= self.fails_after {
+            return Err(DeviceError::Driver {
+                doing: format!("launching {}", launch.kernel.name),
+                message: "the device fell off the bus".to_owned(),
+            });
+        }
         match &mut self.recording {
             Some(series) => series.push(launch),
             None => self.run(&launch),
@@ -188,12 +206,22 @@ impl Launcher for Shim {
     }
 
     fn keep(&mut self, key: u64) -> Result<(), DeviceError> {
-        self.series.insert(key, self.recording.take().unwrap());
+        let series = self.recording.take().unwrap();
+        if self.forgetful {
+            return Err(DeviceError::Driver { doing: "keeping".to_owned(), message: "no room".to_owned() });
+        }
+        self.series.insert(key, series);
         Ok(())
     }
 
     fn replay(&mut self, key: u64) -> Result<bool, DeviceError> {
         let Some(series) = self.series.get(&key).cloned() else { return Ok(false) };
+        if self.launches >= self.fails_after {
+            return Err(DeviceError::Driver {
+                doing: "replaying".to_owned(),
+                message: "the device fell off the bus".to_owned(),
+            });
+        }
         self.replays += 1;
         series.iter().for_each(|launch| self.run(launch));
         Ok(true)

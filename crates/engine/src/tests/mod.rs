@@ -97,6 +97,7 @@ pub(crate) fn config(pages: usize) -> Config {
         prefix_cache: true,
         draft_tokens: 64,
         loads_ahead: 8,
+        apart: None,
     }
 }
 

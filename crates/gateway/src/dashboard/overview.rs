@@ -106,7 +106,7 @@ fn cards(report: &Report, hour: &Report) -> Markup {
         @if known { p.dim { "Costs are those of " (report.device.name) ". " (report.device.source) } }
         @else {
             div.empty { p { "What this device costs is not known, so nothing costs anything here. Say it with "
-                code { "lockstep up --device NAME" } " (or a file), and margins and goodput for each dollar appear." } }
+                code { "lockstep up --costs NAME" } " (or a file), and margins and goodput for each dollar appear." } }
         }
     }
 }

@@ -49,7 +49,7 @@ pub(crate) struct LoadArgs {
     deadline: u64,
     /// What the server's device costs, for the cost of a million tokens: a name or a file, as for `lockstep report`.
     #[arg(long, value_name = "NAME|FILE")]
-    device: Option<String>,
+    costs: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -62,7 +62,7 @@ fn route(text: &str) -> Result<(String, String), String> {
 
 /// Sends the traffic and prints what came of it.
 pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
-    let device = args.device.as_deref().map(Device::find).transpose()?;
+    let device = args.costs.as_deref().map(Device::find).transpose()?;
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::from_secs(args.deadline)))
         .http_status_as_error(false)
