@@ -9,23 +9,7 @@ pub(crate) struct Registers {
     values: [Vec<f32>; COUNT],
 }
 
-const COUNT: usize = 11;
-
-fn index(register: Register) -> usize {
-    match register {
-        Register::Residual => 0,
-        Register::Normed => 1,
-        Register::Query => 2,
-        Register::Key => 3,
-        Register::Value => 4,
-        Register::Mixed => 5,
-        Register::Gate => 6,
-        Register::Up => 7,
-        Register::Inner => 8,
-        Register::Update => 9,
-        Register::Logits => 10,
-    }
-}
+const COUNT: usize = Register::COUNT;
 
 impl Registers {
     pub(crate) fn new(shape: &Shape) -> Self {
@@ -52,7 +36,7 @@ impl Registers {
     /// Makes room for `rows` rows, of which `logit_rows` have logits.
     pub(crate) fn reserve(&mut self, rows: usize, logit_rows: usize) {
         for (i, (values, width)) in self.values.iter_mut().zip(self.widths).enumerate() {
-            let rows = if i == index(Register::Logits) { logit_rows } else { rows };
+            let rows = if i == Register::Logits.index() { logit_rows } else { rows };
             if values.len() < rows * width {
                 *values = vec![0.0; rows * width];
             }
@@ -71,7 +55,7 @@ impl Registers {
 
     /// The logits of row `row`.
     pub(crate) fn logits(&self, row: usize) -> &[f32] {
-        let at = index(Register::Logits);
+        let at = Register::Logits.index();
         &self.values[at][row * self.widths[at]..][..self.widths[at]]
     }
 }
@@ -85,11 +69,11 @@ pub(crate) struct Views<'a> {
 
 impl<'a> Views<'a> {
     pub(crate) fn width(&self, register: Register) -> usize {
-        self.widths[index(register)]
+        self.widths[register.index()]
     }
 
     pub(crate) fn all(&self, register: Register) -> RowsMut<'a> {
-        self.rows[index(register)]
+        self.rows[register.index()]
     }
 
     pub(crate) fn row(&self, register: Register, row: usize) -> &'a [f32] {

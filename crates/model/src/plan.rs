@@ -30,6 +30,16 @@ pub enum Register {
     Logits,
 }
 
+impl Register {
+    /// How many there are.
+    pub const COUNT: usize = Register::Logits.index() + 1;
+
+    /// Its place in an array of all.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// One operation on every row of the batch (specification, section 11).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Op {

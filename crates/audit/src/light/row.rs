@@ -98,22 +98,6 @@ pub(crate) struct Desk {
     fault: Option<LightFault>,
 }
 
-fn index(register: Register) -> usize {
-    match register {
-        Register::Residual => 0,
-        Register::Normed => 1,
-        Register::Query => 2,
-        Register::Key => 3,
-        Register::Value => 4,
-        Register::Mixed => 5,
-        Register::Gate => 6,
-        Register::Up => 7,
-        Register::Inner => 8,
-        Register::Update => 9,
-        Register::Logits => 10,
-    }
-}
-
 impl Desk {
     /// Takes a position up, works on it, and lays it down.
     pub(crate) fn with(&mut self, thread: usize, row: &mut Row, work: impl FnOnce(&mut Desk)) {
@@ -125,7 +109,7 @@ impl Desk {
 
     fn exchange(&mut self, row: &mut Row) {
         for (register, kept) in KEPT.into_iter().zip(&mut row.kept) {
-            std::mem::swap(&mut self.registers[index(register)], kept);
+            std::mem::swap(&mut self.registers[register.index()], kept);
         }
         std::mem::swap(&mut self.angles, &mut row.angles);
         std::mem::swap(&mut self.left, &mut row.left);
@@ -133,15 +117,15 @@ impl Desk {
     }
 
     pub(crate) fn get(&self, register: Register) -> &[f32] {
-        &self.registers[index(register)]
+        &self.registers[register.index()]
     }
 
     fn take(&mut self, register: Register) -> Vec<f32> {
-        std::mem::take(&mut self.registers[index(register)])
+        std::mem::take(&mut self.registers[register.index()])
     }
 
     fn put(&mut self, register: Register, values: Vec<f32>) {
-        self.registers[index(register)] = values;
+        self.registers[register.index()] = values;
     }
 
     /// Notes what is wrong, unless something was before.
@@ -158,9 +142,9 @@ impl Desk {
             match *op {
                 Op::Norm { norm, from, to } => self.norm(isa, &norms[norm], shape.norm_eps, from, to),
                 Op::HeadNorm { norm, register } => self.head_norm(isa, &norms[norm], shape.norm_eps, register),
-                Op::Spread { register } => spread::spread(isa, &mut self.registers[index(register)]),
+                Op::Spread { register } => spread::spread(isa, &mut self.registers[register.index()]),
                 Op::Quantise { from } => {
-                    self.quantised = index(from);
+                    self.quantised = from.index();
                     if !self.input.quantise(isa, &self.registers[self.quantised], frame.activations()) {
                         self.fail(LightFault::NotFinite);
                     }
@@ -200,7 +184,7 @@ impl Desk {
 
     fn head_norm(&mut self, isa: Isa, weight: &[f32], eps: f32, register: Register) {
         let mut normed = vec![0.0f32; weight.len()];
-        for head in self.registers[index(register)].chunks_exact_mut(weight.len()) {
+        for head in self.registers[register.index()].chunks_exact_mut(weight.len()) {
             norm::rms_norm(isa, head, weight, eps, &mut normed);
             head.copy_from_slice(&normed);
         }
@@ -213,7 +197,7 @@ impl Desk {
             (*cos, *sin) = (vec![0.0; pairs], vec![0.0; pairs]);
             shape.rotary.at(self.position, cos, sin);
         }
-        for head in self.registers[index(register)].chunks_exact_mut(shape.head_dim) {
+        for head in self.registers[register.index()].chunks_exact_mut(shape.head_dim) {
             rotary::rotate(with.isa, head, cos, sin);
         }
     }
@@ -320,7 +304,7 @@ impl Desk {
             }
             self.put(register, heads);
         }
-        for query in self.registers[index(Register::Query)].chunks_exact_mut(head_dim) {
+        for query in self.registers[Register::Query.index()].chunks_exact_mut(head_dim) {
             spread::spread_head(isa, query);
         }
         &self.left[start..]
