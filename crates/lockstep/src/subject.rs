@@ -106,7 +106,13 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 
 /// An Ed25519 key from a file of 64 hexadecimal digits.
 pub(crate) fn read_key(path: &Path) -> Result<SigningKey, Failure> {
-    let text = std::fs::read_to_string(path).map_err(io(path))?;
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Failure(format!(
+            "{}: there is no such file; a node makes its key when `lockstep up` first runs, in the folder that --data names",
+            path.display()
+        )),
+        _ => io(path)(error),
+    })?;
     let wrong = || Failure(format!("{}: 64 hexadecimal digits are needed", path.display()));
     Ok(SigningKey::from_bytes(&from_hex(text.trim()).and_then(|bytes| bytes.try_into().ok()).ok_or_else(wrong)?))
 }
