@@ -13,7 +13,7 @@
 #[allow(unfulfilled_lint_expectations, dead_code, clippy::allow_attributes, reason = "made for tests outside")]
 mod postgres;
 #[path = "../../tests/support/mod.rs"]
-#[allow(unfulfilled_lint_expectations, clippy::allow_attributes, reason = "made for tests outside")]
+#[allow(unfulfilled_lint_expectations, reason = "made for tests outside")]
 mod support;
 
 use crate::draft::Draft;

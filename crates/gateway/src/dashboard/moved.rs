@@ -4,18 +4,18 @@ use super::table::{Cell, Column, Table};
 use returns::{Report, Standing};
 use std::collections::BTreeMap;
 
-/// What one row shows of a period.
-type Figure = fn(&Report) -> Cell;
-
 /// Models in one table.
 const MODELS_MAX: usize = 100;
+
+/// A name, and what it was in a period.
+type Factor = (&'static str, fn(&Report) -> Cell);
 
 /// What revenue an hour is the product of, in this period and the one before.
 pub(crate) fn factors(report: &Report, before: &Report) -> Table {
     let columns = [Column("what", "What"), Column("period", "The period"), Column("before", "The period before")];
     let mut table = Table::new("factors", "Three factors of revenue", &columns, "");
     let known = |report: &Report, cell: Cell| if report.period.paid() > 0 { cell } else { Cell::None };
-    let rows: [(&str, Figure); 3] = [
+    let rows: [Factor; 3] = [
         ("share of paid time spent computing", |report| Cell::Share(report.returns().busy_ppm)),
         ("good tokens for an hour of computing", |report| {
             let hours = i128::from(report.time.busy().max(1));
