@@ -1,7 +1,5 @@
 //! The pages: who sees what, what is shown and never run, and forms that only act for their own session.
 
-#![expect(clippy::unwrap_used, reason = "test")]
-
 mod support;
 
 use gateway::{Keys, Limits};
