@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// How long a mask is waited for. The limits make it milliseconds; this is for a machine that stands still.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Room for the largest forms; taken only where it is used.
+const STACK_BYTES: usize = 64 << 20;
+
 /// Threads that compute masks. They end with it.
 pub struct Guides {
     jobs: Sender<Job>,
@@ -40,7 +43,8 @@ impl Guides {
         let inbox = Arc::new(Mutex::new(inbox));
         for number in 0..threads.max(1) {
             let inbox = Arc::clone(&inbox);
-            std::thread::Builder::new().name(format!("masks-{number}")).spawn(move || work(&inbox))?;
+            let thread = std::thread::Builder::new().name(format!("masks-{number}")).stack_size(STACK_BYTES);
+            thread.spawn(move || work(&inbox))?;
         }
         Ok(Guides { jobs })
     }

@@ -10,8 +10,22 @@ pub struct Grammar {
     start: llguidance::Matcher,
 }
 
+/// Compiling goes down every level of a source: room for all there may be, taken only where it is used.
+const STACK_BYTES: usize = 256 << 20;
+
 impl Grammar {
+    /// On a thread of its own, since what follows a source down takes more of the stack than others have.
     pub(crate) fn compile(vocabulary: &Arc<Vocabulary>, source: Source) -> Result<Grammar, GrammarError> {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("form".to_owned()).stack_size(STACK_BYTES);
+            let compiling = thread.spawn_scoped(scope, || Grammar::compile_here(vocabulary, source));
+            let failed = |what: &str| GrammarError::Source(what.to_owned());
+            let compiling = compiling.map_err(|_| failed("the system has no thread to compile it; try again"))?;
+            compiling.join().unwrap_or_else(|_| Err(failed("compiling it broke off")))
+        })
+    }
+
+    fn compile_here(vocabulary: &Arc<Vocabulary>, source: Source) -> Result<Grammar, GrammarError> {
         let parser = vocabulary.factory.create_parser(source.read()?);
         let start = llguidance::Matcher::new(parser);
         match start.get_error() {

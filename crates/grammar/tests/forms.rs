@@ -113,6 +113,65 @@ fn what_means_nothing_is_refused() {
     }
 }
 
+/// Definitions that refer to the next, as deep as this.
+fn chain(count: usize, link: &dyn Fn(String) -> String) -> String {
+    let links: Vec<String> =
+        (0..count).map(|i| format!(r#""a{i}": {}"#, link(format!("#/$defs/a{}", i + 1)))).collect();
+    let last = format!(r#""a{count}": {{"type": "boolean"}}"#);
+    format!(r##"{{"$ref": "#/$defs/a0", "$defs": {{{}, {last}}}}}"##, links.join(", "))
+}
+
+#[test]
+fn sources_that_lead_deep_are_compiled_or_refused_and_no_stack_overflows() {
+    let plain = |target: String| format!(r#"{{"$ref": "{target}"}}"#);
+    let inner = |target: String| format!(r#"{{"type": "array", "items": {{"$ref": "{target}"}}, "maxItems": 1}}"#);
+    let inside =
+        |target: String| format!(r#"{{"anyOf": [{{"anyOf": [{{"$ref": "{target}"}}]}}, {{"type": "null"}}]}}"#);
+    // As deep as may be, each level as dear as can be.
+    for (count, link) in [(1300, &plain as &dyn Fn(String) -> String), (800, &inner), (500, &inside)] {
+        let _ = compile(Kind::JsonSchema, &chain(count, link)).map(|grammar| grammar.matcher().mask());
+    }
+    for schema in [chain(5000, &plain), chain(3000, &inner), chain(2000, &inside)] {
+        let error = compile(Kind::JsonSchema, &schema).err().unwrap().to_string();
+        assert!(error.contains("levels deep"), "{error}");
+    }
+    let rules = |count: usize| {
+        let rules: Vec<String> = (0..count).map(|i| format!("a{i}: a{} | \"x\"", i + 1)).collect();
+        format!("start: a0\n{}\na{count}: \"y\"\n", rules.join("\n"))
+    };
+    let tokens = |count: usize| {
+        let rules: Vec<String> = (0..count).map(|i| format!("A{i}: \"x\" A{}", i + 1)).collect();
+        format!("start: A0\n{}\nA{count}: \"y\"\n", rules.join("\n"))
+    };
+    let nested = |count: usize| format!("start: {}\"x\"{}\n", "(".repeat(count), ")".repeat(count));
+    for text in [rules(4000), tokens(4000), nested(60)] {
+        let _ = compile(Kind::Lark, &text).map(|grammar| grammar.matcher().mask());
+    }
+    for text in [rules(9000), tokens(9000), nested(10_000)] {
+        assert!(matches!(compile(Kind::Lark, &text), Err(GrammarError::Source(_))));
+    }
+    // As long as may be; longer ones are refused.
+    let long = "ab".repeat(10_000);
+    for (kind, text) in [
+        (Kind::Regex, long.clone()),
+        (Kind::Regex, format!("({long})|c")),
+        (Kind::Regex, "(".repeat(10_000) + &")".repeat(10_000)),
+        (Kind::Regex, "a|".repeat(10_000)),
+        (Kind::Regex, "[ab]?".repeat(4_000)),
+        (Kind::JsonSchema, format!(r#"{{"const": "{long}"}}"#)),
+        (Kind::Lark, format!("start: \"{long}\"\n")),
+        (Kind::Lark, format!("start: {}\n", "\"a\" ".repeat(6_000))),
+    ] {
+        let Ok(grammar) = compile(kind, &text) else { continue };
+        let _ = walk(&mut grammar.matcher(), 1, 50);
+    }
+    let long = "ab".repeat(20_000);
+    for (kind, text) in [(Kind::Regex, long.clone()), (Kind::JsonSchema, format!(r#"{{"enum": [1, "{long}"]}}"#))] {
+        let error = compile(kind, &text).err().unwrap().to_string();
+        assert!(error.contains("bytes"), "{error}");
+    }
+}
+
 /// Where a limit falls must not hang on what other answers did.
 #[test]
 fn what_others_do_changes_no_mask_and_no_limit() {
