@@ -53,7 +53,7 @@ fn told_to_end_a_server_refuses_new_requests_and_finishes_old_ones() {
     let long = question(r#""max_tokens": 1900, "ignore_eos": true, "stream": true"#);
     let mut old = open(&address, "POST", path, &long);
     old.read_exact(&mut [0; 200]).unwrap();
-    let terminated = Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status().unwrap();
+    let terminated = Command::new("sh").args(["-c", &format!("kill -TERM {}", running.0.id())]).status().unwrap();
     assert!(terminated.success());
     // The signal takes a moment to arrive; from then on everybody is refused.
     let short = question(r#""max_tokens": 1"#);
