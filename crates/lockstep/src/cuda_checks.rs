@@ -109,12 +109,11 @@ fn generations(
     Ok(Tally { vectors: here.len() as u64, differing: differing as u64 })
 }
 
-/// Tokens and leaves of every request, all asked at once.
-fn answers(
-    engine: &Engine,
-    adapters: &[Adapter],
-    requests: &[(usize, Request)],
-) -> Result<Vec<(Vec<u32>, Vec<Hash>)>, Failure> {
+/// An answer's tokens and leaves.
+type Answer = (Vec<u32>, Vec<Hash>);
+
+/// Of every request, all asked at once.
+fn answers(engine: &Engine, adapters: &[Adapter], requests: &[(usize, Request)]) -> Result<Vec<Answer>, Failure> {
     let mut handles = vec![None];
     for (number, adapter) in adapters.iter().enumerate() {
         handles.push(Some(engine.adapters().insert(&number.to_string(), Arc::new(adapter.clone()))?));
