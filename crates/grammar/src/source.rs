@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 /// Bytes a source may have.
 const SOURCE_BYTES_MAX: usize = 256 << 10;
+/// Bytes an expression may have, or a text in a schema: time to compile them grows with the square.
+const TEXT_BYTES_MAX: usize = 32 << 10;
 /// JSON values inside each other, and brackets of a grammar.
 const DEPTH_MAX: usize = 64;
 /// Levels a source may have when it is compiled, those behind its references and rules counted: compiling goes down all
@@ -63,12 +65,16 @@ impl Source {
                 if depth(&schema) > DEPTH_MAX {
                     return Err(too_deep());
                 }
+                if longest(&schema) > TEXT_BYTES_MAX {
+                    return Err(too_long());
+                }
                 if levels(&schema) > LEVELS_MAX {
                     let message = format!("its references lead more than {LEVELS_MAX} levels deep");
                     return Err(GrammarError::Source(message));
                 }
                 Ok(TopLevelGrammar::from_json_schema(compact(schema)))
             }
+            Kind::Regex if self.text.len() > TEXT_BYTES_MAX => Err(too_long()),
             Kind::Regex => Ok(TopLevelGrammar::from_regex(&self.text)),
             Kind::Lark => {
                 if nesting(&self.text) > DEPTH_MAX {
@@ -95,6 +101,20 @@ pub fn compact(schema: Value) -> Value {
     let options = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
     map.insert("x-guidance".to_owned(), options);
     Value::Object(map)
+}
+
+fn too_long() -> GrammarError {
+    GrammarError::Source(format!("a text or expression in it has more than {TEXT_BYTES_MAX} bytes"))
+}
+
+/// Bytes of the longest text.
+fn longest(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(longest).max().unwrap_or(0),
+        Value::Object(map) => map.iter().map(|(name, value)| name.len().max(longest(value))).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn too_deep() -> GrammarError {

@@ -144,12 +144,13 @@ fn sources_that_lead_deep_are_compiled_or_refused_and_no_stack_overflows() {
         format!("start: A0\n{}\nA{count}: \"y\"\n", rules.join("\n"))
     };
     let nested = |count: usize| format!("start: {}\"x\"{}\n", "(".repeat(count), ")".repeat(count));
-    for text in [rules(4000), tokens(1000), nested(60)] {
+    for text in [rules(4000), tokens(4000), nested(60)] {
         let _ = compile(Kind::Lark, &text).map(|grammar| grammar.matcher().mask());
     }
     for text in [rules(9000), tokens(9000), nested(10_000)] {
         assert!(matches!(compile(Kind::Lark, &text), Err(GrammarError::Source(_))));
     }
+    // As long as may be; longer ones are refused.
     let long = "ab".repeat(10_000);
     for (kind, text) in [
         (Kind::Regex, long.clone()),
@@ -163,6 +164,11 @@ fn sources_that_lead_deep_are_compiled_or_refused_and_no_stack_overflows() {
     ] {
         let Ok(grammar) = compile(kind, &text) else { continue };
         let _ = walk(&mut grammar.matcher(), 1, 50);
+    }
+    let long = "ab".repeat(20_000);
+    for (kind, text) in [(Kind::Regex, long.clone()), (Kind::JsonSchema, format!(r#"{{"enum": [1, "{long}"]}}"#))] {
+        let error = compile(kind, &text).err().unwrap().to_string();
+        assert!(error.contains("bytes"), "{error}");
     }
 }
 
