@@ -4,6 +4,9 @@
 use crate::dialect::{CALLS_MAX, Dialect};
 use crate::object::{Part, Reader};
 
+/// White space of JSON. What may stand before an object is the same wherever that is asked, or reading would go in circles.
+const BLANK: [char; 4] = [' ', '\n', '\r', '\t'];
+
 /// A piece of an answer that may call tools.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Said {
@@ -84,11 +87,11 @@ impl Calls {
         // Llama and the plain form begin with the object itself, and only at the start of the answer.
         let begins = matches!(self.dialect, Dialect::Llama | Dialect::Plain) && self.count == 0 && !self.spoke;
         let opening = self.dialect.opening();
-        if begins && !self.held.is_empty() && self.held.trim_start().is_empty() {
+        let object = self.held.trim_start_matches(BLANK);
+        if begins && !self.held.is_empty() && object.is_empty() {
             return false;
         }
-        if begins && self.dialect == Dialect::Llama && !self.held.is_empty() && self.held.trim_start().starts_with('{')
-        {
+        if begins && self.dialect == Dialect::Llama && object.starts_with('{') {
             self.place = Place::Between;
             return true;
         }
@@ -116,7 +119,8 @@ impl Calls {
 
     /// Skips to the next object, or to where text may be.
     fn between(&mut self) -> bool {
-        let skipped = self.held.len() - self.held.trim_start_matches([' ', '\n', '\r', '\t', '[', ',', ';']).len();
+        let skipped = |letter: char| BLANK.contains(&letter) || matches!(letter, '[' | ',' | ';');
+        let skipped = self.held.len() - self.held.trim_start_matches(skipped).len();
         self.held.drain(..skipped);
         if self.held.starts_with('{') && self.count < self.calls_max {
             self.place = Place::Object(Box::default());

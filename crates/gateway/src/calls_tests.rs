@@ -67,6 +67,11 @@ fn llama_mistral_and_plain_calls_are_found() {
 
 #[test]
 fn calls_of_what_is_not_there_and_broken_ones_are_text_or_end_early() {
+    // A vertical tab is white space elsewhere, not in JSON.
+    for dialect in [Dialect::Hermes, Dialect::Mistral, Dialect::Llama, Dialect::Plain] {
+        check(dialect, "\u{b}{{", &[text("\u{b}{{")]);
+    }
+    check(Dialect::Llama, "<|python_tag|>[\u{b}{{", &[text("\u{b}{{")]);
     check(Dialect::Llama, "{\"name\": \"rm\", \"parameters\": {}}", &[text("{\"name\": \"rm\", \"parameters\": {}}")]);
     // An answer cut short in the middle of a call tells what there was of it.
     check(Dialect::Hermes, "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": ", &call(0, "f", "{\"a\": "));
