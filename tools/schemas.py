@@ -163,7 +163,7 @@ def corpus(options, model):
     for reason, count in sorted(reasons.items(), key=lambda pair: -pair[1])[:10]:
         print(f"  refused {count}: {reason}")
     assert outcomes["invalid"] == 0, "answers that are complete and not valid"
-    assert outcomes["valid"] > 0.5 * options.count, "too few answers were complete"
+    assert outcomes["valid"] > 0.8 * options.count, "too few answers were complete"
 
 
 def explosions():
