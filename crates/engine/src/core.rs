@@ -17,10 +17,13 @@ use crate::time::{Clock, Meter, Use, divide};
 use cpu::{Draw, Hash, PAGE, Segment, Wanted};
 use model::Model;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Steps between two looks at who has waited long.
 const AGE_EVERY: u64 = 64;
+
+/// How long a newcomer waits for a full machine to empty; then it comes in and all get slower.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sequences, pages, adapters and the device that advances them.
 pub(crate) struct Core {
@@ -145,7 +148,7 @@ impl Core {
         }
         self.drop_unwanted(now);
         self.promote_pins();
-        self.admit();
+        self.admit(now);
         let shares = self.plan();
         let computed = !shares.is_empty();
         if computed {
@@ -192,8 +195,9 @@ impl Core {
     }
 
     /// Admits in the queue's order. Who waits for an adapter is passed by; who waits for pages is not, nor is who has
-    /// waited long for either. Loading begins for those next in turn, whether or not there is a place for them yet.
-    fn admit(&mut self) {
+    /// waited long for either. Loading begins for those next in turn, whether or not there is a place for them yet. While
+    /// the machine is full only those come in who have waited for [`PATIENCE`].
+    fn admit(&mut self, now: Instant) {
         let mut full = self.running.len() >= self.config.sequences_max;
         // Tokens of prompts that the next step still has room for.
         let begun = |s: &Sequence| if s.is_decoding() { 0 } else { s.pending() };
@@ -202,6 +206,8 @@ impl Core {
         full |= room == 0;
         for place in self.queue.places() {
             let Some(sequence) = self.queue.at(&place) else { continue };
+            let may_wait = sequence.waited(now) < PATIENCE;
+            let full_for_it = full || (may_wait && self.pace.is_full(self.running.len()));
             let handle = sequence.request().adapter.clone();
             let readiness = handle.as_ref().map_or(Readiness::Resident, |handle| self.memory.tiers.readiness(handle));
             let may_load = self.memory.tiers.ahead() < self.config.loads_ahead;
@@ -212,8 +218,8 @@ impl Core {
                     continue;
                 }
                 (Readiness::Disk | Readiness::Loading, _) => continue,
-                _ if full && may_load => continue,
-                _ if full => break,
+                _ if full_for_it && may_load => continue,
+                _ if full_for_it => break,
                 _ => {}
             }
             if !self.fits(&place) {

@@ -18,6 +18,8 @@ const STEPS_LEAST: f64 = 16.0;
 const TOKENS_AT_FIRST: usize = 64;
 /// Newcomers have at least so many tokens, so that none of them waits for ever.
 const TOKENS_LEAST: usize = 4;
+/// Share of a step that its tokens take when the machine is full.
+const FULL: f64 = 0.9;
 /// Variance of the numbers of tokens below which the line's slope stays as it was.
 const VARIANCE_LEAST: f64 = 2.0;
 
@@ -105,6 +107,15 @@ impl Pace {
         self.constant_nanoseconds() + self.slope * tokens
     }
 
+    /// Whether so many streams fill the machine, in steps that are not quick enough for anybody.
+    pub(crate) fn is_full(&self, streams: usize) -> bool {
+        if self.slowdown_max.is_infinite() || self.latest.weight < STEPS_LEAST {
+            return false;
+        }
+        let step = self.step_nanoseconds(streams as f64);
+        step > self.quick_nanoseconds && self.slope * streams as f64 >= FULL * step
+    }
+
     /// Tokens that prompts may have in the next step.
     pub(crate) fn beside(&self, crowd: Crowd) -> usize {
         // Where none is settled, all are equals.
@@ -163,6 +174,20 @@ mod tests {
         let pace = taught(200, 100, (0..400).map(|i| 1 + i % 40));
         assert!((36..=38).contains(&(pace.beside(crowd(1, 0)) + 1)));
         assert!((27..=30).contains(&pace.beside(crowd(8, 0))));
+    }
+
+    #[test]
+    fn the_machine_is_full_when_more_streams_make_it_no_faster() {
+        // 0.9 ms a step and 0.1 ms a token: nine tenths of a step of 81 tokens are theirs.
+        let pace = taught(900, 100, (0..400).map(|i| 1 + i % 40));
+        assert_eq!([79, 80, 82, 83].map(|streams| pace.is_full(streams)), [false, false, true, true]);
+        // 0.1 ms a step: from 9 tokens on, but 38 are as quick as anybody needs.
+        let pace = taught(100, 100, (0..400).map(|i| 1 + i % 40));
+        assert_eq!([9, 38, 40].map(|streams| pace.is_full(streams)), [false, false, true]);
+        // Where weights are dear it never is.
+        let pace = taught(30_000, 100, (0..400).map(|i| 1 + i % 40));
+        assert!(!pace.is_full(1000));
+        assert!(!Pace::new(1.5, QUICK).is_full(1000));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use exact::adjust::Choice;
 use grammar::Guide;
 use model::{Adapter, Decoder, Text};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 
 /// Tokens after which an answer is well under way.
@@ -131,6 +131,11 @@ impl Sequence {
     /// Whether nobody listens any more.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.events.is_closed()
+    }
+
+    /// Since it was asked.
+    pub(crate) fn waited(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.times.queued)
     }
 
     pub(crate) fn is_late(&self, now: Instant) -> bool {

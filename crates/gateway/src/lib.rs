@@ -94,7 +94,7 @@ mod cost_tests;
 pub use billing::{Billing, Target};
 pub use connections::serve;
 pub use keys::Keys;
-pub use report::{ReportError, report};
+pub use report::{Node, ReportError, operator, report};
 pub use server::{Config, Limits, Server};
 pub use start::StartError;
 pub use trace::{Otlp, OtlpError};

@@ -1,8 +1,9 @@
-//! Return on GPU from what a server keeps: its ledger, its records of the device's time, its log of receipts.
+//! Return on GPU from what servers keep: their ledger, their records of the device's time, their logs of receipts.
 
-use ledger::{Entry, Ledger, LedgerError, Outcome, PAGE_MAX, Split};
+use crate::hex;
+use ledger::{AccountId, Entry, Ledger, LedgerError, Outcome, PAGE_MAX, Split};
 use returns::{Device, Period, Report, ReturnsError, Standing, Work};
-use std::path::Path;
+use std::path::PathBuf;
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -15,33 +16,67 @@ pub enum ReportError {
     Records(#[from] ReturnsError),
 }
 
-/// Sums up a period. `stands` says of a receipt's name (32 hexadecimal digits) whether it is in the log and unrefuted.
+/// A node whose return is to be told.
+pub struct Node {
+    /// Whose settlements are its own.
+    pub operator: AccountId,
+    /// The folder of its records of its device's time.
+    pub records: PathBuf,
+    /// What it is asked about.
+    pub period: Period,
+    /// What its devices cost.
+    pub device: Device,
+}
+
+/// The account that a node's work is settled to.
+///
+/// # Errors
+/// Never: a node's key makes a name.
+pub fn operator(node: &[u8; 32]) -> Result<AccountId, ledger::AccountError> {
+    AccountId::operator(&hex::encode(node))
+}
+
+/// Sums up what nodes that share a ledger did, each by itself, in one reading. `stands` says of a receipt's name (32
+/// hexadecimal digits) whether it is in its node's log and unrefuted.
 ///
 /// # Errors
 /// The ledger or the records cannot be read.
 pub async fn report(
     ledger: &Ledger,
-    records: &Path,
-    period: Period,
-    device: Device,
+    nodes: &[Node],
     stands: impl Fn(&str) -> bool,
-) -> Result<Report, ReportError> {
-    let records = returns::read(records, period.from, period.to)?;
+) -> Result<Vec<Report>, ReportError> {
+    let records: Result<Vec<_>, _> =
+        nodes.iter().map(|node| returns::read(&node.records, node.period.from, node.period.to)).collect();
+    let records = records?;
     let time = |microseconds| i64::try_from(microseconds).unwrap_or(i64::MAX);
-    let (from, to) = (time(period.from), time(period.to));
-    let (mut answers, mut after) = (Vec::new(), None);
+    let from = nodes.iter().map(|node| time(node.period.from)).min().unwrap_or(0);
+    let to = nodes.iter().map(|node| time(node.period.to)).max().unwrap_or(0);
+    let mut answers: Vec<Vec<_>> = nodes.iter().map(|_| vec![]).collect();
+    let mut after = None;
     loop {
         let page = ledger.settlements(from, to, after, PAGE_MAX).await?;
         let Some(last) = page.last() else { break };
         after = Some((last.time, last.number));
-        answers.extend(page.iter().filter_map(|entry| answer(entry, &stands)));
+        for (node, answers) in nodes.iter().zip(&mut answers) {
+            let (from, to) = (time(node.period.from), time(node.period.to));
+            let own = page.iter().filter(|entry| (from..to).contains(&entry.time));
+            answers.extend(own.filter_map(|entry| answer(entry, &node.operator, &stands)));
+        }
     }
-    Ok(Report::new(period, device, &records, answers))
+    let sum = |((node, records), answers): ((&Node, Vec<_>), _)| {
+        Report::new(node.period.clone(), node.device.clone(), &records, answers)
+    };
+    Ok(nodes.iter().zip(records).zip(answers).map(sum).collect())
 }
 
-/// Model, standing and work of a settlement.
-pub(crate) fn answer(entry: &Entry, stands: &impl Fn(&str) -> bool) -> Option<(String, Standing, Work)> {
-    let settled = entry.settled.as_ref()?;
+/// Model, standing and work of a settlement of one operator's; none of another's, and of what is no settlement.
+pub(crate) fn answer(
+    entry: &Entry,
+    operator: &AccountId,
+    stands: &impl Fn(&str) -> bool,
+) -> Option<(String, Standing, Work)> {
+    let settled = entry.settled.as_ref().filter(|settled| settled.operator == *operator)?;
     let standing = match (settled.outcome, entry.reference.as_deref()) {
         (Outcome::Failed, _) => Standing::Failed,
         (Outcome::Free, _) => Standing::Free,

@@ -16,7 +16,6 @@ use crate::routes;
 use crate::start::StartError;
 use crate::trace::{Otlp, Traces};
 use engine::Engine;
-use ledger::AccountId;
 use model::Adapter;
 use returns::Device;
 use std::collections::BTreeMap;
@@ -121,7 +120,7 @@ impl Server {
         let recorder = Recorder::start(Folder::open(&config.folder)?, config.limits.window_seconds())?;
         let device_time = DeviceTime::open(&config.folder.join("device"), &engine)?;
         let dashboard = Dashboard::new(&config.folder)?;
-        let operator = AccountId::operator(&hex::encode(&recorder.node()))?;
+        let operator = crate::report::operator(&recorder.node())?;
         let processors = std::thread::available_parallelism().map_or(1, |processors| processors.get());
         let app = App {
             base: Base::of(engine.model(), engine.text()),

@@ -293,12 +293,15 @@ fn the_overview_says_what_the_report_says() {
     let (served, ledger, runtime) = shop(folder.path(), true, true);
     let root = [("authorization", "Bearer root")];
     let records = folder.path().join("node").join("device");
+    let key = tlog::node_of(served.get("/health").ok()["log"]["origin"].as_str().unwrap()).unwrap();
+    let operator = gateway::operator(&key).unwrap();
     let until = Instant::now() + Duration::from_secs(20);
     let (page, report) = loop {
         let all = returns::read(&records, 0, u64::MAX).unwrap();
         let period = Period { from: all[0].from, to: all[all.len() - 1].to, devices: 1 };
-        let report = gateway::report(&ledger, &records, period, Device::known().remove(0), |_| true);
-        let report = runtime.block_on(report).unwrap();
+        let (operator, records, device) = (operator.clone(), records.clone(), Device::known().remove(0));
+        let node = gateway::Node { operator, records, period, device };
+        let report = runtime.block_on(gateway::report(&ledger, &[node], |_| true)).unwrap().remove(0);
         let page = served.send("GET", "/dashboard?format=json", &root, b"").ok();
         let to = page["returns"].as_array().unwrap().iter().find(|row| row["line"] == "to").unwrap()["period"].as_u64();
         if to == Some(report.period.to) && !page["answers"].as_array().unwrap().is_empty() {

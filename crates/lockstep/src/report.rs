@@ -1,4 +1,4 @@
-//! `lockstep report`: return on GPU, from a node's ledger, log and records alone.
+//! `lockstep report`: return on GPU, from ledger, logs and records of one node or several alone.
 
 use crate::books::BooksArgs;
 use crate::failure::{Failure, io};
@@ -6,6 +6,7 @@ use crate::log::WhichLog;
 use crate::progress::count_bar;
 use crate::source::data_folder;
 use clap::Args;
+use gateway::Node;
 use ledger::Ledger;
 use returns::{Device, Period, Report, Returns, Standing, civil};
 use serde_json::json;
@@ -15,28 +16,29 @@ use std::path::{Path, PathBuf};
 /// Options of `lockstep report`.
 #[derive(Args, Debug)]
 pub(crate) struct ReportArgs {
-    /// Where the period begins: 2026-11-20 or 2026-11-20T18:30 (UTC). Default: with the first record.
+    /// Where the period begins: 2026-11-20 or 2026-11-20T18:30 (UTC). Default: with each node's first record.
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: Option<u64>,
-    /// Where it ends. Default: with the last record.
+    /// Where it ends. Default: with each node's last record.
     #[arg(long, value_name = "TIME", value_parser = time)]
     to: Option<u64>,
-    /// What the device costs: a known device's name, or a file (JSON) with any of name, source, price, life_months,
+    /// What a device costs: a known device's name, or a file (JSON) with any of name, source, price, life_months,
     /// residual_ppm, capital_ppm, idle_milliwatts, busy_milliwatts, energy, hosting, rent; amounts in micro-dollars, energy
-    /// for a kilowatt-hour, hosting and rent for an hour. Without it nothing costs anything.
+    /// for a kilowatt-hour, hosting and rent for an hour. Without it nothing costs anything. Given once for all nodes, or once
+    /// for each --data.
     #[arg(long, value_name = "NAME|FILE")]
-    costs: Option<String>,
-    /// Devices paid for.
+    costs: Vec<String>,
+    /// Devices paid for, of each node.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     devices: u64,
-    /// The node's data folder.
+    /// A node's data folder. Given for each node that is to be told of; they share a ledger (--database).
     #[arg(long, value_name = "DIR", env = "LOCKSTEP_DATA")]
-    data: Option<PathBuf>,
+    data: Vec<PathBuf>,
     #[command(flatten)]
     books: BooksArgs,
-    /// The node's log of receipts: an address or a folder. Default: the data folder's.
+    /// The log of receipts of each --data: an address or a folder. Default: that in the data folder.
     #[arg(long, value_name = "URL|DIR")]
-    log: Option<String>,
+    log: Vec<String>,
     /// Verdicts of an audit (`lockstep audit`): answers they refute do not count. May be given many times.
     #[arg(long, value_name = "FILE")]
     verdicts: Vec<PathBuf>,
@@ -51,52 +53,95 @@ fn time(text: &str) -> Result<u64, String> {
 
 /// Prints the report.
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
-    let node = data_folder(args.data.as_deref())?.join("node");
-    let records = node.join("device");
-    let device = args.costs.as_deref().map(Device::find).transpose()?.unwrap_or_default();
-    let all = returns::read(&records, args.from.unwrap_or(0), args.to.unwrap_or(u64::MAX))?;
-    let from = args.from.or_else(|| all.first().map(|record| record.from)).unwrap_or(0);
-    let to = args.to.or_else(|| all.last().map(|record| record.to)).unwrap_or(from);
-    if from >= to {
-        let what =
-            "there is nothing to report: no record of the device's time in that period; serve with `lockstep up` first";
+    let folders = match &args.data[..] {
+        [] => vec![data_folder(None)?],
+        folders => folders.to_vec(),
+    };
+    if args.books.database.is_none() && folders.len() > 1 {
+        let what = "nodes of one report share a ledger: say which with --database, or tell of them one by one";
         return Err(Failure(what.to_owned()));
     }
-    let log = args.log.clone().unwrap_or_else(|| node.join("log").display().to_string());
-    let logged = logged(&log)?;
+    if ![0, folders.len()].contains(&args.log.len()) || ![0, 1, folders.len()].contains(&args.costs.len()) {
+        return Err(Failure(
+            "--log is given for each --data or not at all, --costs for each, once, or not at all".to_owned(),
+        ));
+    }
+    let costs = args.costs.iter().map(|costs| Device::find(costs)).collect::<Result<Vec<_>, _>>()?;
+    let (mut nodes, mut logged) = (vec![], HashSet::new());
+    for (index, folder) in folders.iter().enumerate() {
+        let node = folder.join("node");
+        let log = args.log.get(index).cloned().unwrap_or_else(|| node.join("log").display().to_string());
+        let key = read_log(&log, &mut logged)?;
+        let operator = gateway::operator(&key).map_err(|error| Failure(error.to_string()))?;
+        let device = costs.get(index).or(costs.first()).cloned().unwrap_or_default();
+        let records = node.join("device");
+        let period = period(args, &records)?;
+        if nodes.iter().any(|other: &Node| other.operator == operator) {
+            return Err(Failure(format!("{}: its node was given twice", folder.display())));
+        }
+        nodes.push(Node { operator, records, period, device });
+    }
     let refuted = refuted(&args.verdicts)?;
     let stands = |receipt: &str| logged.contains(receipt) && !refuted.contains(receipt);
-    let period = Period { from, to, devices: args.devices };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io(Path::new("threads")))?;
-    let report = runtime.block_on(async {
-        let config = ledger::Config::for_orders(args.books.database(&node));
-        let ledger = Ledger::open(config).await?;
-        gateway::report(&ledger, &records, period, device, stands).await.map_err(|error| Failure(error.to_string()))
+    let database = args.books.database(&folders[0].join("node"));
+    let reports = runtime.block_on(async {
+        let ledger = Ledger::open(ledger::Config::for_orders(database)).await?;
+        gateway::report(&ledger, &nodes, stands).await.map_err(|error| Failure(error.to_string()))
     })?;
+    let told: Vec<(&str, &Report)> = nodes.iter().map(|node| node.operator.as_str()).zip(&reports).collect();
     if args.json {
-        println!(
-            "{:#}",
-            json!({"report": report, "returns": report.returns(), "clock_error_ppm": report.clock_error_ppm()})
-        );
-    } else {
-        print(&report, &report.returns());
+        println!("{:#}", json(&told));
+        return Ok(());
+    }
+    if let [(_, report)] = told[..] {
+        print(report, &report.returns());
+        return Ok(());
+    }
+    print_together(&told);
+    for (operator, report) in told {
+        println!("\n\n{operator}");
+        print(report, &report.returns());
     }
     Ok(())
 }
 
-/// Names of all receipts in a log.
-fn logged(place: &str) -> Result<HashSet<String>, Failure> {
-    let (reader, _) = WhichLog { place: place.to_owned(), node: None }.open()?;
+/// Every figure. What is told of a single node is told of each.
+fn json(told: &[(&str, &Report)]) -> serde_json::Value {
+    let node = |(operator, report): &(&str, &Report)| {
+        let (returns, error) = (report.returns(), report.clock_error_ppm());
+        json!({"operator": operator, "report": report, "returns": returns, "clock_error_ppm": error})
+    };
+    let together = Returns::together(told.iter().map(|(_, report)| *report));
+    json!({"nodes": told.iter().map(node).collect::<Vec<_>>(), "together": together})
+}
+
+/// What is asked about a node.
+fn period(args: &ReportArgs, records: &Path) -> Result<Period, Failure> {
+    let all = returns::read(records, args.from.unwrap_or(0), args.to.unwrap_or(u64::MAX))?;
+    let from = args.from.or_else(|| all.first().map(|record| record.from)).unwrap_or(0);
+    let to = args.to.or_else(|| all.last().map(|record| record.to)).unwrap_or(from);
+    if from >= to {
+        return Err(Failure(format!(
+            "{}: no record of the device's time in that period, so there is nothing to report; serve with `lockstep up` first",
+            records.display()
+        )));
+    }
+    Ok(Period { from, to, devices: args.devices })
+}
+
+/// Adds the names of all receipts in a log; gives whose it is.
+fn read_log(place: &str, names: &mut HashSet<String>) -> Result<[u8; 32], Failure> {
+    let (reader, node) = WhichLog { place: place.to_owned(), node: None }.open()?;
     let bar = count_bar("log", reader.head().size);
-    let mut names = HashSet::new();
     reader.entries(|_, entry| {
         names.insert(hex(&tlog::name_of(entry)));
         bar.inc(1);
         Ok(())
     })?;
     bar.finish_and_clear();
-    Ok(names)
+    Ok(node)
 }
 
 /// Names of all receipts that verdicts refute.
@@ -120,6 +165,32 @@ fn hex(bytes: &[u8]) -> String {
 
 fn dollars(micros: i64) -> String {
     ledger::Micros(micros).to_string()
+}
+
+/// The four lines of each node and of all.
+fn print_together(told: &[(&str, &Report)]) {
+    println!("Return on GPU of {} nodes, in dollars for each paid device-hour", told.len());
+    println!(
+        "\n{:30} {:>12} {:>12} {:>12} {:>16} {:>14} {:>8}",
+        "", "hours paid", "revenue", "cash margin", "economic profit", "tokens/dollar", "busy"
+    );
+    let line = |name: &str, paid: u64, returns: &Returns| {
+        println!(
+            "{name:30} {:>12.4} {:>12} {:>12} {:>16} {:>14} {:>6.1} %",
+            paid as f64 / 3.6e12,
+            dollars(returns.revenue),
+            dollars(returns.cash_margin),
+            dollars(returns.economic_profit),
+            returns.goodput_per_dollar.map_or("-".to_owned(), |tokens| tokens.to_string()),
+            returns.busy_ppm as f64 / 1e4
+        );
+    };
+    for (operator, report) in told {
+        let name: String = operator.chars().take(25).chain("...".chars()).collect();
+        line(&name, report.period.paid(), &report.returns());
+    }
+    let paid = told.iter().map(|(_, report)| report.period.paid()).sum();
+    line("together", paid, &Returns::together(told.iter().map(|(_, report)| *report)));
 }
 
 fn print(report: &Report, returns: &Returns) {

@@ -209,24 +209,39 @@ impl Report {
 
     /// The lines that count.
     pub fn returns(&self) -> Returns {
-        let (good, paid) = (self.of(Standing::Good), self.period.paid());
-        let hourly = |amount: i64| per(i128::from(amount) * HOUR as i128, i128::from(paid));
-        let cost = self.cost.total();
-        let goodput = (cost > 0).then(|| per(i128::from(good.tokens()) * 1_000_000, i128::from(cost)));
-        Returns {
-            revenue: hourly(good.amount),
-            cash_margin: hourly(good.amount.saturating_sub(self.cost.cash())),
-            economic_profit: hourly(good.amount.saturating_sub(cost)),
-            goodput_per_dollar: goodput.and_then(|tokens| u64::try_from(tokens).ok()),
-            operator_revenue: hourly(good.operator),
-            busy_ppm: u64::try_from(per(i128::from(self.time.busy()) * 1_000_000, i128::from(paid))).unwrap_or(0),
-        }
+        Returns::together([self])
     }
 
     /// By how many parts per million the times by kind differ from the time between the records' ends.
     pub fn clock_error_ppm(&self) -> u64 {
         let difference = self.time.total().abs_diff(self.recorded);
         u64::try_from(u128::from(difference) * 1_000_000 / u128::from(self.recorded.max(1))).unwrap_or(u64::MAX)
+    }
+}
+
+impl Returns {
+    /// The lines of several devices together: what all of them brought and cost, for an hour that one of them was paid for.
+    pub fn together<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Returns {
+        let (mut paid, mut busy, mut cash, mut cost) = (0i128, 0i128, 0i128, 0i128);
+        let mut good = Work::default();
+        for report in reports {
+            paid += i128::from(report.period.paid());
+            busy += i128::from(report.time.busy());
+            cash += i128::from(report.cost.cash());
+            cost += i128::from(report.cost.total());
+            good.add(&report.of(Standing::Good));
+        }
+        let hourly = |amount: i128| per(amount * HOUR as i128, paid);
+        let (amount, tokens) = (i128::from(good.amount), i128::from(good.tokens()));
+        let goodput = (cost > 0).then(|| per(tokens * 1_000_000, cost));
+        Returns {
+            revenue: hourly(amount),
+            cash_margin: hourly(amount - cash),
+            economic_profit: hourly(amount - cost),
+            goodput_per_dollar: goodput.and_then(|tokens| u64::try_from(tokens).ok()),
+            operator_revenue: hourly(i128::from(good.operator)),
+            busy_ppm: u64::try_from(per(busy * 1_000_000, paid)).unwrap_or(0),
+        }
     }
 }
 

@@ -78,6 +78,23 @@ fn a_report_by_hand() {
     assert_eq!(Report::new(report.period.clone(), Device::default(), &[], []).returns().goodput_per_dollar, None);
 }
 
+#[test]
+fn devices_together_bring_what_each_brought_for_the_hours_of_all() {
+    let hour = 3_600_000_000;
+    let report = |hours: u64, rent, amount| {
+        let period = Period { from: 0, to: hours * hour, devices: 1 };
+        let answers = [("sql".to_owned(), Standing::Good, work(1, 500, amount))];
+        Report::new(period, rented(rent), &[record(0, hour)], answers)
+    };
+    // One brings a dollar in an hour that costs 10 cents, the other two in three hours of 30 cents.
+    let (one, two) = (report(1, 100_000, 1_000_000), report(3, 300_000, 2_000_000));
+    let together = Returns::together([&one, &two]);
+    assert_eq!((together.revenue, together.economic_profit), (750_000, 500_000));
+    assert_eq!((together.goodput_per_dollar, together.operator_revenue), (Some(1000), 375_000));
+    assert_eq!(together.busy_ppm, 200_000, "0.8 of 4 hours");
+    assert_eq!(Returns::together([]), Returns::default());
+}
+
 proptest! {
     /// However the answers and records are cut into two periods, the sums of both are those of the whole.
     #[test]

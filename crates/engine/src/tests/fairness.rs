@@ -1,6 +1,7 @@
 //! Nobody's flood drowns another, and nobody starves.
 
 use super::*;
+use crate::core::PATIENCE;
 use crate::request::Priority;
 
 /// Order in which requests are answered, one at a time.
@@ -132,4 +133,25 @@ fn a_burst_makes_the_steps_of_streams_under_way_no_longer_than_it_may() {
     let before = rig.core.counters().prefill_tokens;
     rig.step();
     assert!(rig.core.counters().prefill_tokens - before > 200);
+}
+
+#[test]
+fn newcomers_wait_for_a_full_machine_but_not_for_long() {
+    let config = Config { slowdown_max: 1000.0, draft_tokens: 0, sequences_max: 128, ..config(400) };
+    let mut rig = Rig::new(config);
+    for length in 1..40 {
+        let mut receiver = rig.submit(drawn(tokens(length, length as usize), 1, length));
+        rig.finish();
+        done(&mut receiver);
+    }
+    let mut receivers: Vec<_> = (0..120).map(|seed| rig.submit(drawn(tokens(seed, 5), 100, seed))).collect();
+    let asked = Instant::now();
+    (0..30).for_each(|_| assert!(rig.core.step(asked)));
+    // Of a step of 90 tokens nine tenths are theirs.
+    let running = rig.core.load().running;
+    assert!((89..=91).contains(&running), "{running}");
+    rig.core.step(asked + PATIENCE);
+    assert_eq!((rig.core.load().running, rig.core.load().waiting), (120, 0), "all have waited long enough");
+    rig.finish();
+    receivers.iter_mut().for_each(|receiver| drop(done(receiver)));
 }

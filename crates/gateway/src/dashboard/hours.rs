@@ -3,7 +3,7 @@
 
 use super::sums::HOUR;
 use crate::report::answer;
-use ledger::Entry;
+use ledger::{AccountId, Entry};
 use returns::{Bytes, Device, Period, Record, Report, Standing, Time, Use, Work};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -121,10 +121,10 @@ pub(crate) struct Summed {
 }
 
 impl Summed {
-    /// Of a transaction; none if it is no settlement.
-    pub(crate) fn of(entry: &Entry) -> Option<Summed> {
+    /// Of a transaction; none if it is no settlement, or another operator's.
+    pub(crate) fn of(entry: &Entry, operator: &AccountId) -> Option<Summed> {
         // The node's own receipts are in its log before they are settled.
-        let (model, standing, work) = answer(entry, &|_: &str| true)?;
+        let (model, standing, work) = answer(entry, operator, &|_: &str| true)?;
         let first_ms = entry.settled.as_ref().and_then(|settled| settled.first_token_ms);
         Some(Summed { time: entry.time, model, standing, work, first_ms })
     }

@@ -59,8 +59,8 @@ fn model(number: u64) -> String {
         .map_or_else(|| format!("model-{}", number % MODELS), |name| (*name).to_owned())
 }
 
-/// A log of so many receipts, and what opens them; gives the names of its entries.
-async fn make_receipts(folder: &Path, count: u64) -> Vec<Name> {
+/// A log of so many receipts, and what opens them; gives its operator and the names of its entries.
+async fn make_receipts(folder: &Path, count: u64) -> (AccountId, Vec<Name>) {
     let recorder = Arc::new(Recorder::start(Folder::open(folder).unwrap(), 30 * 86_400).unwrap());
     let next = Arc::new(AtomicU64::new(recorder.count()));
     let worker = || {
@@ -84,11 +84,11 @@ async fn make_receipts(folder: &Path, count: u64) -> Vec<Name> {
         let bytes = log.tile(&Tile::entries(tile, TILE_WIDTH as u16)).unwrap().unwrap();
         names.extend(split_entries(&bytes).unwrap().into_iter().map(name_of));
     }
-    names
+    (crate::report::operator(&recorder.node()).unwrap(), names)
 }
 
 /// Books in which every receipt was paid for within the last month.
-async fn make_books(folder: &Path, database: Database, names: &[Name]) {
+async fn make_books(folder: &Path, database: Database, operator: &AccountId, names: &[Name]) {
     let now = i64::try_from(crate::device_time::now_microseconds()).unwrap();
     let time = Arc::new(AtomicI64::new(now - MONTH as i64));
     let shown = time.clone();
@@ -117,11 +117,12 @@ async fn make_books(folder: &Path, database: Database, names: &[Name]) {
     let (next, names) = (Arc::new(AtomicU64::new(0)), Arc::new(names.to_vec()));
     let worker = || {
         let (ledger, next, names, time) = (ledger.clone(), next.clone(), names.clone(), time.clone());
+        let operator = operator.clone();
         tokio::spawn(async move {
             loop {
                 let number = next.fetch_add(1, SeqCst);
                 let Some(name) = names.get(number as usize) else { return };
-                let (hold, settlement) = request(number, name);
+                let (hold, settlement) = request(number, name, &operator);
                 ledger.hold(hold).await.unwrap();
                 ledger.settle(settlement).await.unwrap();
                 time.fetch_add(each, SeqCst);
@@ -133,7 +134,7 @@ async fn make_books(folder: &Path, database: Database, names: &[Name]) {
     }
 }
 
-fn request(number: u64, name: &Name) -> (Hold, Settlement) {
+fn request(number: u64, name: &Name, operator: &AccountId) -> (Hold, Settlement) {
     let (id, cost) = (format!("chatcmpl-{number:032x}"), 100 + (number * 7919 % 900) as i64);
     let hold = Hold { id: id.clone(), customer: customer(who(number)), amount: Micros(2000), expires_at: i64::MAX / 2 };
     let outcome = match number % 100 {
@@ -145,7 +146,7 @@ fn request(number: u64, name: &Name) -> (Hold, Settlement) {
     let settlement = Settlement {
         hold: id,
         amount: Micros(cost),
-        operator: AccountId::operator("made").unwrap(),
+        operator: operator.clone(),
         split: format!("operator=700000,author:a{author}=200000,network=60000,insurance=40000").parse().unwrap(),
         usage: Usage { prompt: 300, cached: 100, output: 60, accepted: 3 },
         model: model(number),
@@ -244,8 +245,8 @@ fn pages_of_a_million_receipts_each_take_less_than_a_tenth_of_a_second() {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let node = folder.join("node");
-    let names = said("receipts made", || runtime.block_on(make_receipts(&node, count)));
-    said("books made", || runtime.block_on(make_books(&folder, database.clone(), &names)));
+    let (operator, names) = said("receipts made", || runtime.block_on(make_receipts(&node, count)));
+    said("books made", || runtime.block_on(make_books(&folder, database.clone(), &operator, &names)));
     said("records made", || make_records(&node.join("device")));
 
     let ledger = said("ledger opened", || {
@@ -268,12 +269,11 @@ fn pages_of_a_million_receipts_each_take_less_than_a_tenth_of_a_second() {
 
     let mut timed = Timed::default();
     let root = [("authorization", "Bearer root")];
-    let (begun, mut slowest, mut looked) = (Instant::now(), Duration::ZERO, 0);
+    let (begun, mut looks) = (Instant::now(), vec![]);
     loop {
         let asked = Instant::now();
         let page = served.send("GET", "/dashboard?period=month", &root, b"");
-        slowest = slowest.max(asked.elapsed());
-        looked += 1;
+        looks.push((asked.elapsed(), asked - begun));
         if !page.text().contains("being summed up") {
             break;
         }
@@ -281,10 +281,14 @@ fn pages_of_a_million_receipts_each_take_less_than_a_tenth_of_a_second() {
         std::thread::sleep(Duration::from_millis(100));
     }
     let reading = begun.elapsed().as_secs_f64();
+    looks.sort_unstable();
+    let (median, looked) = (milliseconds(looks[looks.len() / 2].0), looks.len());
     println!(
-        "ledger and records summed up: {reading:.1} s, meanwhile {looked} overviews, the slowest {:.1} ms",
-        milliseconds(slowest)
+        "ledger and records summed up: {reading:.1} s; meanwhile {looked} overviews, {median:.1} ms in the median"
     );
+    for (took, at) in looks.iter().rev().take(5) {
+        println!("  {:.1} ms after {:.2} s", milliseconds(*took), at.as_secs_f64());
+    }
 
     let body = support::with(
         support::ask("sql", "How many orders were placed in Graz?"),
@@ -333,7 +337,7 @@ fn pages_of_a_million_receipts_each_take_less_than_a_tenth_of_a_second() {
     ] {
         page(&mut timed, &format!("ledger, {what}"), "root", &format!("/dashboard/ledger?{query}"));
     }
-    for account in ["customer:c0", "customer:c7", "operator:made", "network"] {
+    for account in ["customer:c0", "customer:c7", operator.as_str(), "network"] {
         for (place, before) in [("first", i64::MAX), ("middle", transactions * 32), ("last", 64 * 2000)] {
             page(
                 &mut timed,

@@ -8,6 +8,7 @@ mod assets;
 mod chart;
 mod check;
 mod dispute;
+mod earned;
 mod health;
 mod hours;
 mod ledger;
@@ -43,6 +44,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router};
+use earned::Earned;
 use page::{Reply, Visit};
 use returns::Device;
 use session::{Sessions, Viewer};
@@ -83,6 +85,7 @@ impl Audits {
 pub(crate) struct Dashboard {
     sessions: Sessions,
     pub(crate) sums: Sums,
+    earned: Earned,
     statements: Statements,
     /// What the device costs.
     pub(crate) device: Device,
@@ -101,6 +104,7 @@ impl Dashboard {
         Ok(Dashboard {
             sessions: Sessions::new().map_err(|_| StartError::Random(getrandom::Error::UNSUPPORTED))?,
             sums: Sums::new(&folder.join("device")),
+            earned: Earned::default(),
             statements: Statements::new(folder.join("statements")),
             device: Device::default(),
             private: AtomicBool::new(false),

@@ -56,12 +56,7 @@ pub(crate) async fn show(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> 
     let (name, words, hours, _) = period(&visit);
     let end = now_microseconds() / HOUR + 1;
     let report = app.dashboard.sums.report(&app.dashboard.device, end - hours..end);
-    let time = |hour: u64| i64::try_from(hour * HOUR).unwrap_or(i64::MAX);
-    let earnings = match &app.billing {
-        Some(billing) => billing.ledger.earnings(time(end - hours), time(end), None).await,
-        None => Ok(vec![]),
-    };
-    let earnings = earnings.map_err(|error| ApiError::ledger_away(error.to_string()))?;
+    let earnings = app.dashboard.earned.of(&app, end - hours..end).await?;
 
     let mut totals = Table::new(
         "totals",

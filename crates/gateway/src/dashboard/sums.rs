@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Microseconds of an hour.
 pub(crate) const HOUR: u64 = 3_600_000_000;
@@ -24,6 +24,8 @@ pub(crate) const HOURS_KEPT: u64 = 31 * 24;
 const EVERY: Duration = Duration::from_secs(2);
 /// Transactions of a first look at what came.
 const NEW_MAX: u32 = 64;
+/// Transactions of a look at what is read for the first time: few, so that whoever asks for a page meanwhile waits for little.
+const FIRST_MAX: u32 = 250;
 /// Pages of the ledger that a visitor waits for.
 const PAGES_WAITED: usize = 4;
 
@@ -91,9 +93,14 @@ impl Sums {
         let Ok(_turn) = self.turn.try_lock() else { return Ok(()) };
         let mut changed = BTreeSet::new();
         for _ in 0..pages_max {
+            let begun = Instant::now();
             let (until, walk) = self.locked(|state| (state.last, state.walk));
-            // Mostly little has come.
-            let limit = if until > 0 && walk.is_none() { NEW_MAX } else { PAGE_MAX };
+            let limit = match (until, walk) {
+                (0, _) => FIRST_MAX,
+                // Mostly little has come.
+                (_, None) => NEW_MAX,
+                (_, Some(_)) => PAGE_MAX,
+            };
             let page = billing.ledger.transactions(walk.map(|(_, before)| before), limit).await?;
             let fresh = page.iter().filter(|entry| entry.number > until && hour_of(entry.time) >= oldest());
             let fresh: Vec<&Entry> = fresh.collect();
@@ -103,7 +110,7 @@ impl Sums {
                 changed.extend(refunded(&billing.ledger, entry).await?);
             }
             // Read before it is added, so that no page waits for that.
-            let summed: Vec<Summed> = fresh.iter().filter_map(|entry| Summed::of(entry)).collect();
+            let summed: Vec<Summed> = fresh.iter().filter_map(|entry| Summed::of(entry, &app.operator)).collect();
             self.locked(|state| {
                 summed.iter().for_each(|one| state.hours.add(one));
                 let newest = state.walk.map_or(fresh.first().map_or(until, |entry| entry.number), |(newest, _)| newest);
@@ -116,16 +123,17 @@ impl Sums {
             if ended {
                 break;
             }
-            tokio::task::yield_now().await;
+            // The processor is not this reader's alone.
+            tokio::time::sleep(begun.elapsed() / 2).await;
         }
         for hour in changed {
-            self.sum_anew(&billing.ledger, hour).await?;
+            self.sum_anew(app, &billing.ledger, hour).await?;
         }
         Ok(())
     }
 
     /// An hour as it is by now, as far as it was summed.
-    async fn sum_anew(&self, ledger: &Ledger, hour: u64) -> Result<(), LedgerError> {
+    async fn sum_anew(&self, app: &App, ledger: &Ledger, hour: u64) -> Result<(), LedgerError> {
         let last = self.locked(|state| state.last);
         let time = |hour: u64| i64::try_from(hour * HOUR).unwrap_or(i64::MAX);
         let (mut answers, mut after) = (Answers::default(), None);
@@ -133,8 +141,8 @@ impl Sums {
             let page = ledger.settlements(time(hour), time(hour + 1), after, PAGE_MAX).await?;
             let Some(end) = page.last() else { break };
             after = Some((end.time, end.number));
-            let summed = page.iter().filter(|entry| entry.number <= last).filter_map(Summed::of);
-            let summed: Vec<Summed> = summed.collect();
+            let known = page.iter().filter(|entry| entry.number <= last);
+            let summed: Vec<Summed> = known.filter_map(|entry| Summed::of(entry, &app.operator)).collect();
             self.locked(|state| summed.iter().for_each(|one| state.hours.add_to(&mut answers, one)));
         }
         self.locked(|state| state.hours.replace(hour, answers));
@@ -165,6 +173,11 @@ impl Sums {
     /// How far the first reading of the ledger is: none if it is done, otherwise the hour it has come back to.
     pub(crate) fn reading(&self) -> Option<u64> {
         self.locked(|state| (!state.complete).then(|| state.hours.first().unwrap_or(now_microseconds() / HOUR)))
+    }
+
+    /// Number of the last transaction that is summed; 0 until all were read once.
+    pub(crate) fn last(&self) -> i64 {
+        self.locked(|state| state.last)
     }
 
     /// What the hours from one to another, the latter not included, come to. Paid time begins with the first record there

@@ -64,6 +64,12 @@ impl Farm {
         Ok(())
     }
 
+    /// Throws the quantised forms away, as if nobody had ever used them.
+    pub(super) fn forget_forms(&self) {
+        // Forms that stay are only quicker than they should be.
+        let _ = fs::remove_dir_all(self.forms());
+    }
+
     fn cache(&self) -> AdapterCache {
         AdapterCache::new(&self.forms(), 64 << 30)
     }

@@ -17,6 +17,7 @@ use exact::generator::philox;
 use model::{Model, Shape, Text};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 
 /// Options of `lockstep bench serving`.
 #[derive(Args, Debug)]
@@ -48,6 +49,9 @@ pub(crate) struct ServingArgs {
     /// Milliseconds of a step that is quick enough for anybody; see the engine's `quick_step`.
     #[arg(long)]
     quick_step: Option<f64>,
+    /// pace: requests a second that are the full load. Default: what the machine answers when some always wait.
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
     /// prefix: tokens all prompts share.
     #[arg(long, default_value_t = 2000)]
     shared: usize,
@@ -176,6 +180,12 @@ fn ask(engine: &Engine, request: Request) -> Result<Timed, Failure> {
     }
 }
 
+/// A thread's own runtime, on which it listens to many answers.
+fn listener() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.map_err(|error| Failure(format!("starting a thread that listens: {error}")))
+}
+
 /// Runs `client` on so many threads and gathers what each gives.
 fn together<T: Send>(
     clients: usize,
@@ -198,4 +208,16 @@ fn percentile(values: &[Duration], share: f64) -> f64 {
     sorted.sort_unstable();
     let at = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
     sorted.get(at).map_or(0.0, |value| value.as_secs_f64() * 1e3)
+}
+
+/// The middle one of what `value` gives of each round.
+fn median<T>(rounds: &[T], value: impl Fn(&T) -> f64) -> f64 {
+    let mut values: Vec<f64> = rounds.iter().map(value).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// What `value` gives of each round, to be shown beside their median.
+fn each<T>(rounds: &[T], value: impl Fn(&T) -> f64) -> String {
+    rounds.iter().map(|round| format!("{:.2}", value(round))).collect::<Vec<_>>().join(" ")
 }

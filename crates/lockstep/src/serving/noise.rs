@@ -1,51 +1,87 @@
 //! Others decode while a burst of cold adapters is asked for: do they notice?
 
 use super::adapters::Farm;
-use super::{Dice, Served, ServingArgs, ask, percentile, together};
+use super::{Dice, Served, ServingArgs, ask, each, listener, median, percentile};
 use crate::failure::Failure;
-use engine::{AdapterHandle, Engine, Request};
+use crate::progress::count_bar;
+use engine::{AdapterHandle, Engine, Event, Request};
 use exact::sample::Sampling;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinSet;
 
 /// Tokens of the burst's prompts and answers.
 const PROMPT: usize = 16;
 const ANSWER: usize = 8;
+
+/// Each kind of burst is measured so often, in turn with quiet: other programs on the machine disturb single rounds.
+const ROUNDS: usize = 5;
+const KINDS: [(&str, Burst); 4] = [
+    ("quiet", Burst::None),
+    ("burst on adapters in place", Burst::Warm),
+    ("burst on adapters never seen before", Burst::Cold),
+    ("burst on adapters whose forms are kept", Burst::Cold),
+];
+
+/// What a round showed of one kind.
+#[derive(Clone, Copy)]
+struct Round {
+    /// Between tokens, milliseconds.
+    p50: f64,
+    p99: f64,
+    worst: f64,
+    /// How many times the p99 of the same round's quiet.
+    ratio: f64,
+    /// How long the burst took.
+    seconds: f64,
+}
 
 pub(super) fn run(args: &ServingArgs) -> Result<(), Failure> {
     let burst = args.adapters.unwrap_or(200);
     let served = Served::load(args, 0)?;
     let farm = Farm::grow(args, burst + args.clients)?;
     println!(
-        "{} streams, each on its adapter; then {burst} requests at once, {PROMPT} tokens of prompt and {ANSWER} of answer",
+        "{} streams, each on its adapter; then {burst} requests at once, {PROMPT} tokens of prompt and {ANSWER} of answer; \
+         medians of {ROUNDS} rounds",
         args.clients
     );
-    println!(
-        "{:38} {:>10} {:>10} {:>10}  {:>9}",
-        "between tokens of the streams, ms", "p50", "p99", "worst", "burst s"
-    );
-    let mut quiet_p99 = None;
-    for (what, kind) in [
-        ("quiet", Burst::None),
-        ("burst on adapters in place", Burst::Warm),
-        ("burst on adapters never seen before", Burst::Cold),
-        ("burst on adapters whose forms are kept", Burst::Cold),
-    ] {
-        let engine = served.engine(args, 4096, |config| config.memory += 1 << 30)?;
-        let handles = farm.register(&engine, burst + args.clients)?;
-        let (own, others) = handles.split_at(args.clients);
-        for handle in own {
-            ask(&engine, Request { adapter: Some(handle.clone()), ..Request::new(vec![5; 4], 1) })?;
+    let bar = count_bar("rounds", (ROUNDS * KINDS.len()) as u64);
+    let mut rounds: [Vec<Round>; KINDS.len()] = Default::default();
+    for _ in 0..ROUNDS {
+        farm.forget_forms();
+        let mut quiet = 0.0;
+        for ((_, kind), rounds) in KINDS.iter().zip(&mut rounds) {
+            let engine = served.engine(args, 4096, |config| config.memory += 1 << 30)?;
+            let handles = farm.register(&engine, burst + args.clients)?;
+            let (own, others) = handles.split_at(args.clients);
+            for handle in own {
+                ask(&engine, Request { adapter: Some(handle.clone()), ..Request::new(vec![5; 4], 1) })?;
+            }
+            let (gaps, seconds) = measure(&engine, own, others, *kind)?;
+            let [p50, p99, worst] = [0.5, 0.99, 1.0].map(|share| percentile(&gaps, share));
+            if *kind == Burst::None {
+                quiet = p99;
+            }
+            rounds.push(Round { p50, p99, worst, ratio: p99 / quiet, seconds });
+            bar.inc(1);
         }
-        let (gaps, seconds) = measure(args, &engine, own, others, kind)?;
-        let p99 = percentile(&gaps, 0.99);
-        let ratio = quiet_p99.map_or(String::new(), |quiet: f64| format!("p99 {:.2}× quiet", p99 / quiet));
-        quiet_p99.get_or_insert(p99);
+    }
+    bar.finish_and_clear();
+    println!(
+        "{:38} {:>8} {:>8} {:>8} {:>8}  {:>12}  all",
+        "between tokens of the streams, ms", "p50", "p99", "worst", "burst s", "p99 to quiet"
+    );
+    for ((what, _), rounds) in KINDS.iter().zip(&rounds) {
         println!(
-            "{what:38} {:10.2} {p99:10.2} {:10.2}  {seconds:9.2}  {ratio}",
-            percentile(&gaps, 0.5),
-            percentile(&gaps, 1.0)
+            "{what:38} {:8.2} {:8.2} {:8.2} {:8.2}  {:11.2}×  {}",
+            median(rounds, |round| round.p50),
+            median(rounds, |round| round.p99),
+            median(rounds, |round| round.worst),
+            median(rounds, |round| round.seconds),
+            median(rounds, |round| round.ratio),
+            each(rounds, |round| round.ratio)
         );
     }
     Ok(())
@@ -60,37 +96,20 @@ enum Burst {
 
 /// Gaps between the streams' tokens while the burst is answered, and how long that takes.
 fn measure(
-    args: &ServingArgs,
     engine: &Engine,
     own: &[Arc<AdapterHandle>],
     others: &[Arc<AdapterHandle>],
     kind: Burst,
 ) -> Result<(Vec<Duration>, f64), Failure> {
-    let over = AtomicBool::new(false);
-    let streams = args.clients;
+    let over = Arc::new(AtomicBool::new(false));
+    let heard = over.clone();
     std::thread::scope(|scope| {
-        let over = &over;
-        let listening = scope.spawn(move || {
-            together(streams, |number| {
-                let mut gaps = Vec::new();
-                let mut seed = number as u64;
-                while !over.load(SeqCst) {
-                    seed += 1000;
-                    // Random, so that the answers neither end nor repeat.
-                    let sampling = Sampling { temperature: 1.5, seed, ..Sampling::GREEDY };
-                    let adapter = Some(own[number].clone());
-                    let prompt = Dice(seed << 32).tokens(8);
-                    let request = Request { adapter, sampling, ..Request::new(prompt, 400) };
-                    gaps.extend(listen(engine, request, over)?);
-                }
-                Ok(gaps)
-            })
-        });
+        let listening = scope.spawn(move || listen(engine, own, &heard));
         std::thread::sleep(Duration::from_millis(500));
         let started = Instant::now();
         let asked = match kind {
             Burst::None => {
-                std::thread::sleep(Duration::from_secs(2));
+                std::thread::sleep(Duration::from_secs(4));
                 Ok(vec![])
             }
             Burst::Warm | Burst::Cold => {
@@ -113,20 +132,51 @@ fn measure(
     })
 }
 
-/// When each text of an answer came, and how long after the one before; until all is over.
-fn listen(engine: &Engine, request: Request, over: &AtomicBool) -> Result<Vec<(Instant, Duration)>, Failure> {
-    let mut events = engine.submit(request)?;
+/// When each text of the streams came, and how long after the one before; until all is over. One thread listens to all of
+/// them: one for each would take the cores from the engine.
+fn listen(
+    engine: &Engine,
+    adapters: &[Arc<AdapterHandle>],
+    over: &Arc<AtomicBool>,
+) -> Result<Vec<(Instant, Duration)>, Failure> {
+    let ask = |number: usize, turn: u64| {
+        // Random, so that the answers neither end nor repeat.
+        let sampling = Sampling { temperature: 1.5, seed: 1000 * turn + number as u64, ..Sampling::GREEDY };
+        let prompt = Dice(sampling.seed << 32).tokens(8);
+        let adapter = Some(adapters[number].clone());
+        engine.submit(Request { adapter, sampling, ..Request::new(prompt, 400) }).map(|events| {
+            let over = over.clone();
+            async move { (number, turn, gaps(events, &over).await) }
+        })
+    };
+    listener()?.block_on(async {
+        let (mut streams, mut all) = (JoinSet::new(), vec![]);
+        for number in 0..adapters.len() {
+            streams.spawn(ask(number, 1)?);
+        }
+        while let Some(ended) = streams.join_next().await {
+            let (number, turn, gaps) = ended.map_err(|error| Failure(format!("a stream broke off: {error}")))?;
+            all.extend(gaps?);
+            if !over.load(SeqCst) {
+                streams.spawn(ask(number, turn + 1)?);
+            }
+        }
+        Ok(all)
+    })
+}
+
+async fn gaps(mut events: Receiver<Event>, over: &AtomicBool) -> Result<Vec<(Instant, Duration)>, Failure> {
     let (mut last, mut gaps) = (None, Vec::new());
-    while let Some(event) = events.blocking_recv() {
+    while let Some(event) = events.recv().await {
         let now = Instant::now();
         if over.load(SeqCst) {
             break;
         }
         match event {
-            engine::Event::Failed(failure) => return Err(failure.into()),
-            engine::Event::Done(_) => break,
-            engine::Event::Token(..) => {}
-            engine::Event::Text(..) => gaps.extend(last.replace(now).map(|last| (now, now - last))),
+            Event::Failed(failure) => return Err(failure.into()),
+            Event::Done(_) => break,
+            Event::Token(..) => {}
+            Event::Text(..) => gaps.extend(last.replace(now).map(|last| (now, now - last))),
         }
     }
     Ok(gaps)
