@@ -1,6 +1,6 @@
 //! The thread that drives the engine: steps while there is work, sleeps while there is none.
 
-use crate::adapters::{AdapterHandle, Loaded, Loader};
+use crate::adapters::{AdapterHandle, Haste, Loaded, Loader};
 use crate::core::{Core, Load};
 use crate::counters::Counters;
 use crate::request::Failure;
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How long to wait for a load before looking whether somebody gave up.
 const PATIENCE: Duration = Duration::from_millis(20);
+/// Requests that wait, at most, for an adapter's load to go at once.
+const FEW: usize = 16;
 /// How often it shows itself while it has nothing to do.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
@@ -77,7 +79,8 @@ pub(crate) fn run(mut core: Core, inbox: &Receiver<Command>, loader: &Loader, sh
             }
             Err(TryRecvError::Empty) => {
                 computed = core.step(Instant::now());
-                core.take_jobs().into_iter().for_each(|handle| loader.push(handle));
+                let haste = if core.load().waiting <= FEW { Haste::Quick } else { Haste::Patient };
+                core.take_jobs().into_iter().for_each(|handle| loader.push(handle, haste));
                 show(&mut core, shown);
                 continue;
             }

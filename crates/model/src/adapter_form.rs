@@ -2,6 +2,7 @@
 //! lie in memory. Little end first, whatever the machine.
 
 use crate::merkle::Hash;
+use crate::parallel::give_way;
 use crate::{Adapter, LowRank, Plan, Site};
 use exact::matrix::{BLOCK, Matrix, RowMatrix};
 use std::convert::Infallible;
@@ -9,6 +10,8 @@ use std::convert::Infallible;
 const MAGIC: &[u8; 16] = b"lockstep lora 01";
 /// Magic, hash of all that follows it, length of the table.
 const PREFIX_BYTES: usize = 16 + 32 + 8;
+/// Bytes hashed between two moments in which others may go first.
+const HASHED_BYTES: usize = 256 << 10;
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Table {
@@ -56,7 +59,7 @@ pub(crate) fn write(key: &Hash, adapter: &Adapter) -> serde_json::Result<Vec<u8>
 /// The adapter that [`write`] wrote under this key for a base of this plan; otherwise what is wrong with the bytes.
 pub(crate) fn read(bytes: &[u8], key: &Hash, plan: &Plan) -> Result<Adapter, String> {
     let (prefix, rest) = bytes.split_at_checked(PREFIX_BYTES).ok_or("it is truncated")?;
-    if prefix[..16] != *MAGIC || blake3::hash(&bytes[48..]).as_bytes()[..] != prefix[16..48] {
+    if prefix[..16] != *MAGIC || hash(&bytes[48..]).as_bytes()[..] != prefix[16..48] {
         return Err("its bytes are not those that were written".to_owned());
     }
     // From here on the bytes are those of a program like this one, if perhaps of another version or machine.
@@ -73,8 +76,18 @@ pub(crate) fn read(bytes: &[u8], key: &Hash, plan: &Plan) -> Result<Adapter, Str
     for line in table.sites {
         let place = sites.get_mut(line.site).filter(|place| place.is_none()).ok_or("it is for another base")?;
         *place = Some(low_rank(&mut body, &plan.sites[line.site], &line).ok_or("it is for another base")?);
+        give_way();
     }
     if body.is_empty() { Ok(Adapter { sites, digest: *digest.as_bytes() }) } else { Err("it is too long".to_owned()) }
+}
+
+fn hash(bytes: &[u8]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for piece in bytes.chunks(HASHED_BYTES) {
+        hasher.update(piece);
+        give_way();
+    }
+    hasher.finalize()
 }
 
 /// The two matrices at the start of `body`, which then starts behind them; none if it is too short.

@@ -139,6 +139,7 @@ fn feed(hasher: &mut blake3::Hasher, file: &File, start: u64, bytes: u64) -> std
         let count = buffer.len().min((bytes - at) as usize);
         file.read_exact_at(&mut buffer[..count], start + at)?;
         hasher.update(&buffer[..count]);
+        parallel::give_way();
         at += count as u64;
     }
     Ok(())

@@ -1,6 +1,25 @@
-//! Independent jobs over a few threads.
+//! Independent jobs over a few threads, which let others go first between jobs.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a thread that reads a model works before it lets others go first.
+const TURN: Duration = Duration::from_micros(300);
+
+thread_local! {
+    static BEGUN: Cell<Instant> = Cell::new(Instant::now());
+}
+
+/// Lets others go first who want this core, if this thread has worked for a while. Called between small pieces of work by
+/// whoever reads models and adapters: a server that computes answers meanwhile must not lose a core for as long as the system
+/// gives one at a time, which is milliseconds.
+pub(crate) fn give_way() {
+    if BEGUN.get().elapsed() >= TURN {
+        std::thread::yield_now();
+        BEGUN.set(Instant::now());
+    }
+}
 
 /// Runs `jobs` jobs on up to `threads` threads, in ascending order of start, and gives their results in order.
 /// After a failure no further job starts; of the failures met, the one with the lowest number is returned.
@@ -18,6 +37,7 @@ pub(crate) fn map<T: Send, E: Send>(
                 break;
             }
             let result = run(job);
+            give_way();
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
             done.push((job, result));
         }

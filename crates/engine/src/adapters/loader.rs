@@ -1,51 +1,74 @@
 //! Loads adapters in the background, one after the other: reading and quantising takes processor time that computing
-//! sequences need, so no more than one is under way, and it gives way to whoever computes.
+//! sequences need, so no more than one is under way. Where many wait, it gives way to whoever computes: their burst shall not
+//! be felt by others. Where few wait, their loads are soon over and go at once.
 
 use super::{AdapterHandle, Disk, Loaded};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// What a thread that loads yields to threads that compute: it gets about a tenth of a core that both want.
-const NICENESS: i32 = 10;
+/// What a thread that loads for many yields to threads that compute: it gets about a seventh of a core that both want.
+const NICENESS: i32 = 8;
 
 /// An adapter to load, and who waits for it if that is not the engine.
 type Job = (Arc<AdapterHandle>, Option<Sender<Loaded>>);
 
-/// The background thread.
+/// How much a load matters beside what is computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Haste {
+    /// Few wait.
+    Quick,
+    /// Many wait, for one another as well.
+    Patient,
+}
+
+/// The background threads, one for each haste: a thread that has stepped back cannot step forward again.
 pub(crate) struct Loader {
-    jobs: Mutex<Option<Sender<Job>>>,
-    thread: Option<JoinHandle<()>>,
+    quick: Mutex<Option<Sender<Job>>>,
+    patient: Mutex<Option<Sender<Job>>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Loader {
     /// Starts it; `deliver` is told of each load nobody else waits for.
-    pub(crate) fn start(disk: Arc<Disk>, deliver: impl Fn(Loaded) + Send + 'static) -> std::io::Result<Loader> {
-        let (jobs, inbox) = channel::<Job>();
-        let thread = std::thread::Builder::new().name("lockstep-load".to_owned()).spawn(move || {
-            step_back();
-            while let Ok((handle, waits)) = inbox.recv() {
-                let loaded = disk.load(handle);
-                match waits {
-                    // Who waited may have gone.
-                    Some(waits) => drop(waits.send(loaded)),
-                    None => deliver(loaded),
+    pub(crate) fn start(disk: Arc<Disk>, deliver: impl Fn(Loaded) + Clone + Send + 'static) -> std::io::Result<Loader> {
+        let turn = Arc::new(Mutex::new(()));
+        let start = |haste| {
+            let (jobs, inbox) = channel::<Job>();
+            let (disk, deliver, turn) = (disk.clone(), deliver.clone(), turn.clone());
+            let work = move || {
+                if haste == Haste::Patient {
+                    step_back();
                 }
-            }
-        })?;
-        Ok(Loader { jobs: Mutex::new(Some(jobs)), thread: Some(thread) })
+                while let Ok((handle, waits)) = inbox.recv() {
+                    let loaded = {
+                        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+                        disk.load(handle)
+                    };
+                    match waits {
+                        // Who waited may have gone.
+                        Some(waits) => drop(waits.send(loaded)),
+                        None => deliver(loaded),
+                    }
+                }
+            };
+            let thread = std::thread::Builder::new().name("lockstep-load".to_owned()).spawn(work)?;
+            Ok::<_, std::io::Error>((Mutex::new(Some(jobs)), thread))
+        };
+        let ((quick, one), (patient, other)) = (start(Haste::Quick)?, start(Haste::Patient)?);
+        Ok(Loader { quick, patient, threads: vec![one, other] })
     }
 
     /// Queues a load for the engine, which bounds how many there are.
-    pub(crate) fn push(&self, handle: Arc<AdapterHandle>) {
-        self.send((handle, None));
+    pub(crate) fn push(&self, handle: Arc<AdapterHandle>, haste: Haste) {
+        self.send((handle, None), haste);
     }
 
     /// Loads an adapter and waits for it.
     pub(crate) fn load(&self, handle: Arc<AdapterHandle>) -> Loaded {
         let (answer, loaded) = channel();
-        self.send((handle.clone(), Some(answer)));
-        // The thread ends only when the engine does.
+        self.send((handle.clone(), Some(answer)), Haste::Patient);
+        // The threads end only when the engine does.
         loaded.recv().unwrap_or_else(|_| Loaded {
             handle,
             result: Err("the server is shutting down".into()),
@@ -53,8 +76,9 @@ impl Loader {
         })
     }
 
-    fn send(&self, job: Job) {
-        if let Some(jobs) = &*self.jobs.lock().unwrap_or_else(PoisonError::into_inner) {
+    fn send(&self, job: Job, haste: Haste) {
+        let jobs = if haste == Haste::Quick { &self.quick } else { &self.patient };
+        if let Some(jobs) = &*jobs.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = jobs.send(job);
         }
     }
@@ -69,8 +93,10 @@ fn step_back() {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some(thread) = self.thread.take() {
+        for jobs in [&self.quick, &self.patient] {
+            drop(jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }

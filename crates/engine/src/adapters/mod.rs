@@ -14,7 +14,7 @@ pub use registry::{AdapterError, Adapters};
 pub use roots::Roots;
 
 pub(crate) use disk::{Disk, Loaded};
-pub(crate) use loader::Loader;
+pub(crate) use loader::{Haste, Loader};
 pub(crate) use tiers::{Readiness, Tiers};
 
 use cpu::Hash;
