@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 /// Steps between two looks at who has waited long.
 const AGE_EVERY: u64 = 64;
 
-/// How long a newcomer waits for a full machine to empty; then it comes in and all get slower.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// How long newcomers wait for a full machine to empty; then they come in and all get slower.
+pub(crate) const FULL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sequences, pages, adapters and the device that advances them.
 pub(crate) struct Core {
@@ -131,6 +131,11 @@ impl Core {
         self.queue.push(sequence);
     }
 
+    /// Requests that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.running.is_empty()
     }
@@ -196,7 +201,7 @@ impl Core {
 
     /// Admits in the queue's order. Who waits for an adapter is passed by; who waits for pages is not, nor is who has
     /// waited long for either. Loading begins for those next in turn, whether or not there is a place for them yet. While
-    /// the machine is full only those come in who have waited for [`PATIENCE`].
+    /// the machine is full nobody comes in, until somebody who could has waited for [`FULL_PATIENCE`].
     fn admit(&mut self, now: Instant) {
         let mut full = self.running.len() >= self.config.sequences_max;
         // Tokens of prompts that the next step still has room for.
@@ -204,10 +209,10 @@ impl Core {
         let prompts: usize = self.running.iter().map(begun).sum();
         let mut room = self.pace.beside(self.crowd()).saturating_sub(prompts);
         full |= room == 0;
+        let patient = !self.somebody_is_impatient(now);
         for place in self.queue.places() {
+            full |= patient && self.pace.is_full(self.running.len());
             let Some(sequence) = self.queue.at(&place) else { continue };
-            let may_wait = sequence.waited(now) < PATIENCE;
-            let full_for_it = full || (may_wait && self.pace.is_full(self.running.len()));
             let handle = sequence.request().adapter.clone();
             let readiness = handle.as_ref().map_or(Readiness::Resident, |handle| self.memory.tiers.readiness(handle));
             let may_load = self.memory.tiers.ahead() < self.config.loads_ahead;
@@ -218,8 +223,8 @@ impl Core {
                     continue;
                 }
                 (Readiness::Disk | Readiness::Loading, _) => continue,
-                _ if full_for_it && may_load => continue,
-                _ if full_for_it => break,
+                _ if full && may_load => continue,
+                _ if full => break,
                 _ => {}
             }
             if !self.fits(&place) {
@@ -241,6 +246,18 @@ impl Core {
                 full = room == 0 || self.running.len() >= self.config.sequences_max;
             }
         }
+    }
+
+    /// Whether somebody who waits for nothing but its turn has waited too long for a full machine, or was computed before.
+    /// The queue's order stays: then all are let in as if the machine were not full.
+    fn somebody_is_impatient(&self, now: Instant) -> bool {
+        let tiers = &self.memory.tiers;
+        self.queue.sequences().any(|sequence| {
+            let impatient = sequence.gave_way() || sequence.waited(now) >= FULL_PATIENCE;
+            let is_there =
+                |handle: &AdapterHandle| !matches!(tiers.readiness(handle), Readiness::Disk | Readiness::Loading);
+            impatient && sequence.request().adapter.as_ref().is_none_or(|handle| is_there(handle))
+        })
     }
 
     /// Who decodes now.

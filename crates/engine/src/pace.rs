@@ -20,6 +20,8 @@ const TOKENS_AT_FIRST: usize = 64;
 const TOKENS_LEAST: usize = 4;
 /// Share of a step that its tokens take when the machine is full.
 const FULL: f64 = 0.9;
+/// Fewer streams do not fill a machine, whatever the line says: its constant is a small difference of large means.
+const STREAMS_LEAST: usize = 8;
 /// Variance of the numbers of tokens below which the line's slope stays as it was.
 const VARIANCE_LEAST: f64 = 2.0;
 
@@ -109,7 +111,8 @@ impl Pace {
 
     /// Whether so many streams fill the machine, in steps that are not quick enough for anybody.
     pub(crate) fn is_full(&self, streams: usize) -> bool {
-        if self.slowdown_max.is_infinite() || self.latest.weight < STEPS_LEAST {
+        let is_known = self.slowdown_max.is_finite() && self.latest.weight >= STEPS_LEAST;
+        if !is_known || streams < STREAMS_LEAST {
             return false;
         }
         let step = self.step_nanoseconds(streams as f64);

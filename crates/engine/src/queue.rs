@@ -87,6 +87,11 @@ impl Queue {
         self.waiting.keys().copied().collect()
     }
 
+    /// All who wait, in order.
+    pub(crate) fn sequences(&self) -> impl Iterator<Item = &Sequence> {
+        self.waiting.values()
+    }
+
     /// Who waits at a place.
     pub(crate) fn at(&mut self, place: &Place) -> Option<&mut Sequence> {
         self.waiting.get_mut(place)

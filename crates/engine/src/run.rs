@@ -79,7 +79,7 @@ pub(crate) fn run(mut core: Core, inbox: &Receiver<Command>, loader: &Loader, sh
             }
             Err(TryRecvError::Empty) => {
                 computed = core.step(Instant::now());
-                let haste = if core.load().waiting <= FEW { Haste::Quick } else { Haste::Patient };
+                let haste = if core.waiting() <= FEW { Haste::Quick } else { Haste::Patient };
                 core.take_jobs().into_iter().for_each(|handle| loader.push(handle, haste));
                 show(&mut core, shown);
                 continue;

@@ -196,6 +196,11 @@ impl Sequence {
         std::mem::take(&mut self.pages)
     }
 
+    /// Whether it was computed before, and gave way.
+    pub(crate) fn gave_way(&self) -> bool {
+        self.effort.preemptions > 0
+    }
+
     /// It leaves the queue.
     pub(crate) fn note_admission(&mut self) {
         // Its place among those who wait goes with the first time.

@@ -36,15 +36,15 @@ pub fn operator(node: &[u8; 32]) -> Result<AccountId, ledger::AccountError> {
     AccountId::operator(&hex::encode(node))
 }
 
-/// Sums up what nodes that share a ledger did, each by itself, in one reading. `stands` says of a receipt's name (32
-/// hexadecimal digits) whether it is in its node's log and unrefuted.
+/// Sums up what nodes that share a ledger did, each by itself, in one reading. `stands` says of an operator and
+/// a receipt's name (32 hexadecimal digits) whether it is in that node's log and unrefuted.
 ///
 /// # Errors
 /// The ledger or the records cannot be read.
 pub async fn report(
     ledger: &Ledger,
     nodes: &[Node],
-    stands: impl Fn(&str) -> bool,
+    stands: impl Fn(&AccountId, &str) -> bool,
 ) -> Result<Vec<Report>, ReportError> {
     let records: Result<Vec<_>, _> =
         nodes.iter().map(|node| returns::read(&node.records, node.period.from, node.period.to)).collect();
@@ -61,7 +61,9 @@ pub async fn report(
         for (node, answers) in nodes.iter().zip(&mut answers) {
             let (from, to) = (time(node.period.from), time(node.period.to));
             let own = page.iter().filter(|entry| (from..to).contains(&entry.time));
-            answers.extend(own.filter_map(|entry| answer(entry, &node.operator, &stands)));
+            answers.extend(
+                own.filter_map(|entry| answer(entry, &node.operator, &|receipt: &str| stands(&node.operator, receipt))),
+            );
         }
     }
     let sum = |((node, records), answers): ((&Node, Vec<_>), _)| {

@@ -3,6 +3,7 @@
 mod support;
 
 use gateway::{Keys, Limits};
+use ledger::{AccountId, Hold, Ledger, Micros, Outcome, Settlement, Split, Usage};
 use returns::{Device, Period};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -282,6 +283,29 @@ fn lists_go_on_page_by_page() {
     assert_eq!(served.get("/dashboard/receipts?format=csv&table=none").status, 404);
 }
 
+/// Another node's answer in the same ledger, which is not this node's work.
+#[expect(clippy::unwrap_used, reason = "test")]
+async fn work_of_another(ledger: &Ledger) {
+    let (id, customer) = ("elsewhere".to_owned(), AccountId::customer("ada").unwrap());
+    let amount = Micros(7);
+    ledger.hold(Hold { id: id.clone(), customer, amount, expires_at: i64::MAX / 2 }).await.unwrap();
+    let settlement = Settlement {
+        hold: id,
+        amount,
+        operator: gateway::operator(&[3; 32]).unwrap(),
+        split: Split::standard(),
+        usage: Usage { prompt: 1, cached: 0, output: 1, accepted: 0 },
+        model: "sql".to_owned(),
+        price: 1,
+        receipt: Some("a-receipt-of-elsewhere".to_owned()),
+        outcome: Outcome::Paid,
+        first_token_ms: Some(1),
+        total_ms: 2,
+        late: false,
+    };
+    ledger.settle(settlement).await.unwrap();
+}
+
 #[test]
 fn the_overview_says_what_the_report_says() {
     let folder = tempfile::tempdir().unwrap();
@@ -291,6 +315,7 @@ fn the_overview_says_what_the_report_says() {
     // The last record of the device's time is written at the end.
     served.stop();
     let (served, ledger, runtime) = shop(folder.path(), true, true);
+    runtime.block_on(work_of_another(&ledger));
     let root = [("authorization", "Bearer root")];
     let records = folder.path().join("node").join("device");
     let key = tlog::node_of(served.get("/health").ok()["log"]["origin"].as_str().unwrap()).unwrap();
@@ -301,7 +326,7 @@ fn the_overview_says_what_the_report_says() {
         let period = Period { from: all[0].from, to: all[all.len() - 1].to, devices: 1 };
         let (operator, records, device) = (operator.clone(), records.clone(), Device::known().remove(0));
         let node = gateway::Node { operator, records, period, device };
-        let report = runtime.block_on(gateway::report(&ledger, &[node], |_| true)).unwrap().remove(0);
+        let report = runtime.block_on(gateway::report(&ledger, &[node], |_, _| true)).unwrap().remove(0);
         let page = served.send("GET", "/dashboard?format=json", &root, b"").ok();
         let to = page["returns"].as_array().unwrap().iter().find(|row| row["line"] == "to").unwrap()["period"].as_u64();
         if to == Some(report.period.to) && !page["answers"].as_array().unwrap().is_empty() {

@@ -7,10 +7,10 @@ use crate::progress::count_bar;
 use crate::source::data_folder;
 use clap::Args;
 use gateway::Node;
-use ledger::Ledger;
+use ledger::{AccountId, Ledger};
 use returns::{Device, Period, Report, Returns, Standing, civil};
 use serde_json::json;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Options of `lockstep report`.
@@ -67,11 +67,11 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
         ));
     }
     let costs = args.costs.iter().map(|costs| Device::find(costs)).collect::<Result<Vec<_>, _>>()?;
-    let (mut nodes, mut logged) = (vec![], HashSet::new());
+    let (mut nodes, mut logged) = (vec![], HashMap::new());
     for (index, folder) in folders.iter().enumerate() {
         let node = folder.join("node");
         let log = args.log.get(index).cloned().unwrap_or_else(|| node.join("log").display().to_string());
-        let key = read_log(&log, &mut logged)?;
+        let (key, receipts) = read_log(&log)?;
         let operator = gateway::operator(&key).map_err(|error| Failure(error.to_string()))?;
         let device = costs.get(index).or(costs.first()).cloned().unwrap_or_default();
         let records = node.join("device");
@@ -79,10 +79,13 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
         if nodes.iter().any(|other: &Node| other.operator == operator) {
             return Err(Failure(format!("{}: its node was given twice", folder.display())));
         }
+        logged.insert(operator.clone(), receipts);
         nodes.push(Node { operator, records, period, device });
     }
     let refuted = refuted(&args.verdicts)?;
-    let stands = |receipt: &str| logged.contains(receipt) && !refuted.contains(receipt);
+    let stands = |operator: &AccountId, receipt: &str| {
+        logged.get(operator).is_some_and(|logged| logged.contains(receipt)) && !refuted.contains(receipt)
+    };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io(Path::new("threads")))?;
     let database = args.books.database(&folders[0].join("node"));
@@ -131,8 +134,9 @@ fn period(args: &ReportArgs, records: &Path) -> Result<Period, Failure> {
     Ok(Period { from, to, devices: args.devices })
 }
 
-/// Adds the names of all receipts in a log; gives whose it is.
-fn read_log(place: &str, names: &mut HashSet<String>) -> Result<[u8; 32], Failure> {
+/// Whose a log is, and the names of all receipts in it.
+fn read_log(place: &str) -> Result<([u8; 32], HashSet<String>), Failure> {
+    let mut names = HashSet::new();
     let (reader, node) = WhichLog { place: place.to_owned(), node: None }.open()?;
     let bar = count_bar("log", reader.head().size);
     reader.entries(|_, entry| {
@@ -141,7 +145,7 @@ fn read_log(place: &str, names: &mut HashSet<String>) -> Result<[u8; 32], Failur
         Ok(())
     })?;
     bar.finish_and_clear();
-    Ok(node)
+    Ok((node, names))
 }
 
 /// Names of all receipts that verdicts refute.
@@ -174,10 +178,10 @@ fn print_together(told: &[(&str, &Report)]) {
         "\n{:30} {:>12} {:>12} {:>12} {:>16} {:>14} {:>8}",
         "", "hours paid", "revenue", "cash margin", "economic profit", "tokens/dollar", "busy"
     );
-    let line = |name: &str, paid: u64, returns: &Returns| {
+    let line = |name: &str, paid: f64, returns: &Returns| {
         println!(
             "{name:30} {:>12.4} {:>12} {:>12} {:>16} {:>14} {:>6.1} %",
-            paid as f64 / 3.6e12,
+            paid / 3.6e12,
             dollars(returns.revenue),
             dollars(returns.cash_margin),
             dollars(returns.economic_profit),
@@ -187,9 +191,9 @@ fn print_together(told: &[(&str, &Report)]) {
     };
     for (operator, report) in told {
         let name: String = operator.chars().take(25).chain("...".chars()).collect();
-        line(&name, report.period.paid(), &report.returns());
+        line(&name, report.period.paid() as f64, &report.returns());
     }
-    let paid = told.iter().map(|(_, report)| report.period.paid()).sum();
+    let paid = told.iter().map(|(_, report)| report.period.paid() as f64).sum();
     line("together", paid, &Returns::together(told.iter().map(|(_, report)| *report)));
 }
 

@@ -3,12 +3,17 @@
 //! be felt by others. Where few wait, their loads are soon over and go at once.
 
 use super::{AdapterHandle, Disk, Loaded};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What a thread that loads for many yields to threads that compute: it gets about a seventh of a core that both want.
 const NICENESS: i32 = 8;
+
+/// How long a patient load lets a quick one go ahead.
+const STEP_ASIDE: Duration = Duration::from_millis(1);
 
 /// An adapter to load, and who waits for it if that is not the engine.
 type Job = (Arc<AdapterHandle>, Option<Sender<Loaded>>);
@@ -26,25 +31,34 @@ pub(crate) enum Haste {
 pub(crate) struct Loader {
     quick: Mutex<Option<Sender<Job>>>,
     patient: Mutex<Option<Sender<Job>>>,
+    /// Quick loads that are queued or under way.
+    hurried: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Loader {
     /// Starts it; `deliver` is told of each load nobody else waits for.
     pub(crate) fn start(disk: Arc<Disk>, deliver: impl Fn(Loaded) + Clone + Send + 'static) -> std::io::Result<Loader> {
-        let turn = Arc::new(Mutex::new(()));
+        let (turn, hurried) = (Arc::new(Mutex::new(())), Arc::new(AtomicUsize::new(0)));
         let start = |haste| {
             let (jobs, inbox) = channel::<Job>();
-            let (disk, deliver, turn) = (disk.clone(), deliver.clone(), turn.clone());
+            let (disk, deliver, turn, hurried) = (disk.clone(), deliver.clone(), turn.clone(), hurried.clone());
             let work = move || {
                 if haste == Haste::Patient {
                     step_back();
                 }
                 while let Ok((handle, waits)) = inbox.recv() {
+                    if haste == Haste::Patient && hurried.load(Ordering::Relaxed) > 0 {
+                        // Whoever hurries takes the next turn.
+                        std::thread::sleep(STEP_ASIDE);
+                    }
                     let loaded = {
                         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
                         disk.load(handle)
                     };
+                    if haste == Haste::Quick {
+                        hurried.fetch_sub(1, Ordering::Relaxed);
+                    }
                     match waits {
                         // Who waited may have gone.
                         Some(waits) => drop(waits.send(loaded)),
@@ -56,7 +70,7 @@ impl Loader {
             Ok::<_, std::io::Error>((Mutex::new(Some(jobs)), thread))
         };
         let ((quick, one), (patient, other)) = (start(Haste::Quick)?, start(Haste::Patient)?);
-        Ok(Loader { quick, patient, threads: vec![one, other] })
+        Ok(Loader { quick, patient, hurried, threads: vec![one, other] })
     }
 
     /// Queues a load for the engine, which bounds how many there are.
@@ -65,9 +79,9 @@ impl Loader {
     }
 
     /// Loads an adapter and waits for it.
-    pub(crate) fn load(&self, handle: Arc<AdapterHandle>) -> Loaded {
+    pub(crate) fn load(&self, handle: Arc<AdapterHandle>, haste: Haste) -> Loaded {
         let (answer, loaded) = channel();
-        self.send((handle.clone(), Some(answer)), Haste::Patient);
+        self.send((handle.clone(), Some(answer)), haste);
         // The threads end only when the engine does.
         loaded.recv().unwrap_or_else(|_| Loaded {
             handle,
@@ -77,7 +91,13 @@ impl Loader {
     }
 
     fn send(&self, job: Job, haste: Haste) {
-        let jobs = if haste == Haste::Quick { &self.quick } else { &self.patient };
+        let jobs = match haste {
+            Haste::Patient => &self.patient,
+            Haste::Quick => {
+                self.hurried.fetch_add(1, Ordering::Relaxed);
+                &self.quick
+            }
+        };
         if let Some(jobs) = &*jobs.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = jobs.send(job);
         }

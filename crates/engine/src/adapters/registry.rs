@@ -1,6 +1,6 @@
 //! Which adapters there are, by name.
 
-use super::{AdapterHandle, Disk, Loader, Roots, Source};
+use super::{AdapterHandle, Disk, Haste, Loader, Roots, Source};
 use cpu::Hash;
 use model::{Adapter, AdapterCache};
 use std::collections::BTreeMap;
@@ -137,7 +137,7 @@ impl Adapters {
         pinned: bool,
     ) -> Result<(Arc<AdapterHandle>, Arc<Adapter>), AdapterError> {
         let handle = Arc::new(self.handle(name, Source::Folder(folder.to_owned()), pinned));
-        let adapter = self.loader.load(handle.clone()).result.map_err(AdapterError::Unusable)?;
+        let adapter = self.loader.load(handle.clone(), Haste::Patient).result.map_err(AdapterError::Unusable)?;
         self.check_size(adapter.bytes() as u64)?;
         if pinned {
             self.check_pins(&handle, adapter.bytes() as u64)?;
@@ -174,7 +174,7 @@ impl Adapters {
         };
         let folder: PathBuf = self.roots.get().ok_or(AdapterError::NoRoots)?.resolve(path)?;
         let handle = self.handle(name, Source::Folder(folder), false);
-        let loaded = self.loader.load(Arc::new(handle));
+        let loaded = self.loader.load(Arc::new(handle), Haste::Patient);
         let adapter = loaded.result.map_err(AdapterError::Unusable)?;
         if digest.is_some_and(|digest| digest != adapter.digest) {
             return Err(AdapterError::OtherDigest);
@@ -184,20 +184,20 @@ impl Adapters {
         Ok(Opened { handle, adapter, replaced })
     }
 
-    /// Loads an adapter whose digest is not known yet.
+    /// Loads an adapter whose digest is not known yet, for a request that waits for it.
     pub(crate) fn identify(&self, handle: &Arc<AdapterHandle>) -> Result<Option<Arc<Adapter>>, AdapterError> {
         let _one = self.identifying.lock().unwrap_or_else(PoisonError::into_inner);
         if handle.digest().is_some() {
             return Ok(None);
         }
-        let adapter = self.loader.load(handle.clone()).result.map_err(AdapterError::Unusable)?;
+        let adapter = self.loader.load(handle.clone(), Haste::Quick).result.map_err(AdapterError::Unusable)?;
         self.check_size(adapter.bytes() as u64)?;
         Ok(Some(adapter))
     }
 
     /// The adapter itself, loaded now unless it is kept in memory.
     pub(crate) fn fetch(&self, handle: &Arc<AdapterHandle>) -> Result<Arc<Adapter>, AdapterError> {
-        self.loader.load(handle.clone()).result.map_err(AdapterError::Unusable)
+        self.loader.load(handle.clone(), Haste::Patient).result.map_err(AdapterError::Unusable)
     }
 
     /// Forgets a name.

@@ -1,8 +1,9 @@
 //! Nobody's flood drowns another, and nobody starves.
 
 use super::*;
-use crate::core::PATIENCE;
+use crate::core::FULL_PATIENCE;
 use crate::request::Priority;
+use std::time::Duration;
 
 /// Order in which requests are answered, one at a time.
 fn order(rig: &mut Rig, receivers: &mut [Receiver<Event>]) -> Vec<usize> {
@@ -150,8 +151,34 @@ fn newcomers_wait_for_a_full_machine_but_not_for_long() {
     // Of a step of 90 tokens nine tenths are theirs.
     let running = rig.core.load().running;
     assert!((89..=91).contains(&running), "{running}");
-    rig.core.step(asked + PATIENCE);
+    rig.core.step(asked + FULL_PATIENCE);
     assert_eq!((rig.core.load().running, rig.core.load().waiting), (120, 0), "all have waited long enough");
     rig.finish();
     receivers.iter_mut().for_each(|receiver| drop(done(receiver)));
+}
+
+#[test]
+fn waiting_for_a_full_machine_turns_no_order_round() {
+    let config = Config { slowdown_max: 1000.0, draft_tokens: 0, sequences_max: 121, ..config(400) };
+    let mut rig = Rig::new(config);
+    for length in 1..40 {
+        let mut receiver = rig.submit(drawn(tokens(length, length as usize), 1, length));
+        rig.finish();
+        done(&mut receiver);
+    }
+    // Of 121 places all but one are taken.
+    let _streams: Vec<_> = (0..120).map(|seed| rig.submit(drawn(tokens(seed, 5), 400, seed))).collect();
+    rig.core.step(Instant::now() + FULL_PATIENCE);
+    assert_eq!(rig.core.load().running, 120);
+    let of = |priority, seed| Request { priority, ..drawn(tokens(seed, 5), 1, seed) };
+    let mut low = rig.submit(of(Priority::Low, 500));
+    std::thread::sleep(Duration::from_millis(30));
+    let mut high = rig.submit(of(Priority::High, 501));
+    let asked = Instant::now();
+    rig.core.step(asked);
+    assert_eq!(rig.core.load().waiting, 2, "the machine is full");
+    // The low one has waited long enough, the high one not quite.
+    rig.core.step(asked + FULL_PATIENCE - Duration::from_millis(15));
+    assert!(outcome(&mut high).is_some(), "whoever is first in turn comes in");
+    assert!(outcome(&mut low).is_none());
 }

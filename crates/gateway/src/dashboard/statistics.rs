@@ -138,8 +138,8 @@ pub(crate) async fn show(app: Arc<App>, visit: Visit) -> Result<Page, ApiError> 
         h2 { "Revenue by workload" }
         (workload.html())
         h2 { "Concentration" }
-        p.lead { "The Nakamoto coefficient is the fewest earners who together have more than half; the Herfindahl–Hirschman index is "
-            "the sum of squared shares in per cent. On a single node the operator is one alone, by nature." }
+        p.lead { "Of all who earn by this ledger, whichever node served. The Nakamoto coefficient is the fewest earners who together have more than half; the Herfindahl–Hirschman index is "
+            "the sum of squared shares in per cent. Of a ledger with a single node the operator is one alone, by nature." }
         (concentrated.html())
     };
     let lead = format!(

@@ -38,6 +38,8 @@ struct State {
     walk: Option<(i64, i64)>,
     /// Whether everything that is kept was summed once.
     complete: bool,
+    /// Hours in which something was refunded since they were summed.
+    changed: BTreeSet<u64>,
 }
 
 /// The sums.
@@ -66,7 +68,7 @@ impl Sums {
     pub(crate) async fn keep(&self, app: &App) {
         self.read_records().await;
         loop {
-            if let Err(error) = self.follow(app, usize::MAX).await {
+            if let Err(error) = self.follow(app, None).await {
                 tracing::debug!("the ledger could not be summed up: {error}");
             }
             tokio::time::sleep(EVERY).await;
@@ -76,7 +78,7 @@ impl Sums {
     /// Brings the sums up to now, if little is missing; a page shows what there is otherwise.
     pub(crate) async fn catch_up(&self, app: &App) {
         // Whoever reads already brings them up to now as well.
-        if let Err(error) = self.follow(app, PAGES_WAITED).await {
+        if let Err(error) = self.follow(app, Some(PAGES_WAITED)).await {
             tracing::debug!("the ledger could not be summed up: {error}");
         }
     }
@@ -85,14 +87,14 @@ impl Sums {
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn follow(&self, app: &App, pages_max: usize) -> Result<(), LedgerError> {
+    /// Reads so many pages at most; without a bound, with pauses: the processor is not this reader's alone.
+    async fn follow(&self, app: &App, pages_max: Option<usize>) -> Result<(), LedgerError> {
         let Some(billing) = &app.billing else {
             self.locked(|state| state.complete = true);
             return Ok(());
         };
         let Ok(_turn) = self.turn.try_lock() else { return Ok(()) };
-        let mut changed = BTreeSet::new();
-        for _ in 0..pages_max {
+        for _ in 0..pages_max.unwrap_or(usize::MAX) {
             let begun = Instant::now();
             let (until, walk) = self.locked(|state| (state.last, state.walk));
             let limit = match (until, walk) {
@@ -105,6 +107,7 @@ impl Sums {
             let fresh = page.iter().filter(|entry| entry.number > until && hour_of(entry.time) >= oldest());
             let fresh: Vec<&Entry> = fresh.collect();
             let ended = fresh.len() < limit as usize;
+            let mut changed = BTreeSet::new();
             // What a first reading finds is as it is by now; later a refund is of something summed before.
             for entry in fresh.iter().filter(|entry| until > 0 && entry.kind != Kind::Settle) {
                 changed.extend(refunded(&billing.ledger, entry).await?);
@@ -113,6 +116,7 @@ impl Sums {
             let summed: Vec<Summed> = fresh.iter().filter_map(|entry| Summed::of(entry, &app.operator)).collect();
             self.locked(|state| {
                 summed.iter().for_each(|one| state.hours.add(one));
+                state.changed.append(&mut changed);
                 let newest = state.walk.map_or(fresh.first().map_or(until, |entry| entry.number), |(newest, _)| newest);
                 state.walk = fresh.last().map(|entry| (newest, entry.number));
                 if ended {
@@ -123,11 +127,14 @@ impl Sums {
             if ended {
                 break;
             }
-            // The processor is not this reader's alone.
-            tokio::time::sleep(begun.elapsed() / 2).await;
+            if pages_max.is_none() {
+                tokio::time::sleep(begun.elapsed() / 2).await;
+            }
         }
-        for hour in changed {
+        // In the middle of a reading an hour may have entries beyond the last that counts as read.
+        while let Some(hour) = self.locked(|state| state.changed.first().copied().filter(|_| state.walk.is_none())) {
             self.sum_anew(app, &billing.ledger, hour).await?;
+            self.locked(|state| state.changed.remove(&hour));
         }
         Ok(())
     }

@@ -107,12 +107,10 @@ fn measure(
         let listening = scope.spawn(move || listen(engine, own, &heard));
         std::thread::sleep(Duration::from_millis(500));
         let started = Instant::now();
-        let asked = match kind {
-            Burst::None => {
+        let burst = || {
+            if kind == Burst::None {
                 std::thread::sleep(Duration::from_secs(4));
-                Ok(vec![])
-            }
-            Burst::Warm | Burst::Cold => {
+            } else {
                 let mut dice = Dice(77 << 32);
                 let mut receivers = Vec::new();
                 for (number, handle) in others.iter().enumerate() {
@@ -121,9 +119,10 @@ fn measure(
                     receivers.push(engine.submit(Request { adapter, ..Request::new(dice.tokens(PROMPT), ANSWER) })?);
                 }
                 receivers.iter_mut().for_each(|receiver| while receiver.blocking_recv().is_some() {});
-                Ok::<_, Failure>(receivers)
             }
+            Ok::<_, Failure>(())
         };
+        let asked = burst();
         let seconds = started.elapsed().as_secs_f64();
         over.store(true, SeqCst);
         let gaps = listening.join().map_err(|_| Failure("a stream broke off".to_owned()))??;
