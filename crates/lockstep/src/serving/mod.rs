@@ -8,6 +8,7 @@ mod load;
 mod noise;
 mod pace;
 mod prefix;
+mod rounds;
 
 use crate::failure::Failure;
 use crate::source::ModelArgs;
@@ -208,16 +209,4 @@ fn percentile(values: &[Duration], share: f64) -> f64 {
     sorted.sort_unstable();
     let at = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
     sorted.get(at).map_or(0.0, |value| value.as_secs_f64() * 1e3)
-}
-
-/// The middle one of what `value` gives of each round.
-fn median<T>(rounds: &[T], value: impl Fn(&T) -> f64) -> f64 {
-    let mut values: Vec<f64> = rounds.iter().map(value).collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
-}
-
-/// What `value` gives of each round, to be shown beside their median.
-fn each<T>(rounds: &[T], value: impl Fn(&T) -> f64) -> String {
-    rounds.iter().map(|round| format!("{:.2}", value(round))).collect::<Vec<_>>().join(" ")
 }

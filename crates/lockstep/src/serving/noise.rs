@@ -1,23 +1,20 @@
 //! Others decode while a burst of cold adapters is asked for: do they notice?
 
 use super::adapters::Farm;
-use super::{Dice, Served, ServingArgs, ask, each, listener, median, percentile};
+use super::rounds::{HEADS, ROUNDS, Rounds, hear};
+use super::{Dice, Served, ServingArgs, ask, listener};
 use crate::failure::Failure;
-use crate::progress::count_bar;
-use engine::{AdapterHandle, Engine, Event, Request};
+use engine::{AdapterHandle, Engine, Request};
 use exact::sample::Sampling;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 
 /// Tokens of the burst's prompts and answers.
 const PROMPT: usize = 16;
 const ANSWER: usize = 8;
 
-/// Each kind of burst is measured so often, in turn with quiet: other programs on the machine disturb single rounds.
-const ROUNDS: usize = 5;
 const KINDS: [(&str, Burst); 4] = [
     ("quiet", Burst::None),
     ("burst on adapters in place", Burst::Warm),
@@ -25,64 +22,32 @@ const KINDS: [(&str, Burst); 4] = [
     ("burst on adapters whose forms are kept", Burst::Cold),
 ];
 
-/// What a round showed of one kind.
-#[derive(Clone, Copy)]
-struct Round {
-    /// Between tokens, milliseconds.
-    p50: f64,
-    p99: f64,
-    worst: f64,
-    /// How many times the p99 of the same round's quiet.
-    ratio: f64,
-    /// How long the burst took.
-    seconds: f64,
-}
-
 pub(super) fn run(args: &ServingArgs) -> Result<(), Failure> {
     let burst = args.adapters.unwrap_or(200);
     let served = Served::load(args, 0)?;
     let farm = Farm::grow(args, burst + args.clients)?;
     println!(
         "{} streams, each on its adapter; then {burst} requests at once, {PROMPT} tokens of prompt and {ANSWER} of answer; \
-         medians of {ROUNDS} rounds",
+         medians of {ROUNDS} rounds of the streams' time between tokens",
         args.clients
     );
-    let bar = count_bar("rounds", (ROUNDS * KINDS.len()) as u64);
-    let mut rounds: [Vec<Round>; KINDS.len()] = Default::default();
-    for _ in 0..ROUNDS {
-        farm.forget_forms();
-        let mut quiet = 0.0;
-        for ((_, kind), rounds) in KINDS.iter().zip(&mut rounds) {
-            let engine = served.engine(args, 4096, |config| config.memory += 1 << 30)?;
-            let handles = farm.register(&engine, burst + args.clients)?;
-            let (own, others) = handles.split_at(args.clients);
-            for handle in own {
-                ask(&engine, Request { adapter: Some(handle.clone()), ..Request::new(vec![5; 4], 1) })?;
-            }
-            let (gaps, seconds) = measure(&engine, own, others, *kind)?;
-            let [p50, p99, worst] = [0.5, 0.99, 1.0].map(|share| percentile(&gaps, share));
-            if *kind == Burst::None {
-                quiet = p99;
-            }
-            rounds.push(Round { p50, p99, worst, ratio: p99 / quiet, seconds });
-            bar.inc(1);
+    let all = Rounds::measure(KINDS.len(), |_, kind| {
+        if kind == 0 {
+            farm.forget_forms();
         }
-    }
-    bar.finish_and_clear();
-    println!(
-        "{:38} {:>8} {:>8} {:>8} {:>8}  {:>12}  all",
-        "between tokens of the streams, ms", "p50", "p99", "worst", "burst s", "p99 to quiet"
-    );
-    for ((what, _), rounds) in KINDS.iter().zip(&rounds) {
-        println!(
-            "{what:38} {:8.2} {:8.2} {:8.2} {:8.2}  {:11.2}×  {}",
-            median(rounds, |round| round.p50),
-            median(rounds, |round| round.p99),
-            median(rounds, |round| round.worst),
-            median(rounds, |round| round.seconds),
-            median(rounds, |round| round.ratio),
-            each(rounds, |round| round.ratio)
-        );
+        let engine = served.engine(args, 4096, |config| config.memory += 1 << 30)?;
+        let handles = farm.register(&engine, burst + args.clients)?;
+        let (own, others) = handles.split_at(args.clients);
+        for handle in own {
+            ask(&engine, Request { adapter: Some(handle.clone()), ..Request::new(vec![5; 4], 1) })?;
+        }
+        let (gaps, seconds) = measure(&engine, own, others, KINDS[kind].1)?;
+        Ok((gaps, [seconds]))
+    })?;
+    println!("{:38} {:>7}  {HEADS}", "", "burst s");
+    for ((what, _), rounds) in KINDS.iter().zip(&all) {
+        let [seconds] = rounds.more();
+        println!("{what:38} {seconds:7.2}  {}", rounds.row());
     }
     Ok(())
 }
@@ -145,7 +110,7 @@ fn listen(
         let adapter = Some(adapters[number].clone());
         engine.submit(Request { adapter, sampling, ..Request::new(prompt, 400) }).map(|events| {
             let over = over.clone();
-            async move { (number, turn, gaps(events, &over).await) }
+            async move { (number, turn, hear(events, || over.load(SeqCst)).await) }
         })
     };
     listener()?.block_on(async {
@@ -154,29 +119,12 @@ fn listen(
             streams.spawn(ask(number, 1)?);
         }
         while let Some(ended) = streams.join_next().await {
-            let (number, turn, gaps) = ended.map_err(|error| Failure(format!("a stream broke off: {error}")))?;
-            all.extend(gaps?);
+            let (number, turn, heard) = ended.map_err(|error| Failure(format!("a stream broke off: {error}")))?;
+            all.extend(heard?.gaps);
             if !over.load(SeqCst) {
                 streams.spawn(ask(number, turn + 1)?);
             }
         }
         Ok(all)
     })
-}
-
-async fn gaps(mut events: Receiver<Event>, over: &AtomicBool) -> Result<Vec<(Instant, Duration)>, Failure> {
-    let (mut last, mut gaps) = (None, Vec::new());
-    while let Some(event) = events.recv().await {
-        let now = Instant::now();
-        if over.load(SeqCst) {
-            break;
-        }
-        match event {
-            Event::Failed(failure) => return Err(failure.into()),
-            Event::Done(_) => break,
-            Event::Token(..) => {}
-            Event::Text(..) => gaps.extend(last.replace(now).map(|last| (now, now - last))),
-        }
-    }
-    Ok(gaps)
 }
