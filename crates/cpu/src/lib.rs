@@ -24,4 +24,4 @@ pub use executor::{Config, Draw, Executor, Outcome};
 pub use forward::{Computed, Forward, Single};
 pub use pages::{PAGE, Pages};
 pub use pool::Pool;
-pub use trace::{Hash, LAYER, hash_each, leaf};
+pub use trace::{Hash, LAYER, leaf};

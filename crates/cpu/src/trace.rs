@@ -9,10 +9,11 @@
 use crate::batch::Layout;
 use crate::pool::Pool;
 use exact::Isa;
-use exact::hash::{CHUNK_BYTES, LANES, many};
+use exact::hash::LANES;
 use exact::quantise::Quantised;
 use exact::shared::Shared;
 use model::Shape;
+use model::merkle::hash_each;
 
 /// A 32-byte BLAKE3 hash.
 pub type Hash = [u8; 32];
@@ -25,22 +26,6 @@ const LEAF: u8 = 0x11;
 const DIGESTS: usize = 5;
 /// So many bytes do not wait: they are still in the cache.
 const ENOUGH_BYTES: usize = 256 << 10;
-
-/// Hashes of as many messages as there is room for, all of one length, one behind the other: side by side, unless there are so few
-/// that the chunks of each are more.
-pub fn hash_each(isa: Isa, messages: &[u8], hashes: &mut [Hash]) {
-    let Some(length) = messages.len().checked_div(hashes.len()) else { return };
-    for (number, hashes) in hashes.chunks_mut(LANES).enumerate() {
-        let messages = &messages[number * LANES * length..][..hashes.len() * length];
-        if hashes.len() > length.div_ceil(CHUNK_BYTES) {
-            many(isa, messages, length, hashes);
-        } else {
-            for (number, hash) in hashes.iter_mut().enumerate() {
-                *hash = *blake3::hash(&messages[number * length..][..length]).as_bytes();
-            }
-        }
-    }
-}
 
 /// What a step's rows leave behind on its way to their leaves. Its memory is used again.
 #[derive(Default)]

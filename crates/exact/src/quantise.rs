@@ -280,21 +280,18 @@ fn write_chunks_body(
         };
         match activations {
             Activations::A8 => {
-                let mut out = [0u8; CHUNK];
-                for (out, x) in out.iter_mut().zip(full) {
+                // In place: a copy from the stack would wait for the quarters that were stored there just before.
+                for (out, x) in bytes.part_mut(at, CHUNK).iter_mut().zip(full) {
                     *out = (level(*x, multiplier, largest) + 128) as u8;
                 }
-                bytes.copy_in(at, &out);
             }
             Activations::A16 => {
-                let (mut high, mut low) = ([0u8; CHUNK], [0u8; CHUNK]);
-                for i in 0..CHUNK {
-                    let (h, l) = digits(level(full[i], multiplier, largest));
-                    high[i] = (h + 128) as u8;
-                    low[i] = (l + 128) as u8;
+                let (high, low) = (bytes.part_mut(at, CHUNK), bytes.part_mut(at + plane_stride, CHUNK));
+                for ((high, low), x) in high.iter_mut().zip(low).zip(full) {
+                    let (h, l) = digits(level(*x, multiplier, largest));
+                    *high = (h + 128) as u8;
+                    *low = (l + 128) as u8;
                 }
-                bytes.copy_in(at, &high);
-                bytes.copy_in(at + plane_stride, &low);
             }
         }
     }

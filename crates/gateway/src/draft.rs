@@ -169,7 +169,7 @@ impl Draft {
             seed: request.sampling.seed,
             seed_from_client,
             seed_number: taken.as_ref().map(|taken| taken.number),
-            trace: opening.trace_root_with(|messages, hashes| cpu::hash_each(Isa::best(), messages, hashes)),
+            trace: opening.trace_root_with(|messages, hashes| model::merkle::hash_each(Isa::best(), messages, hashes)),
             time_seconds: 0,
             price: base.price,
             opening_seconds: 0,

@@ -1,16 +1,19 @@
 //! Digests: 32 bytes that name exactly what decides outputs. `docs/digests.md` defines them.
 
-use crate::merkle::{self, Hash};
+use crate::merkle::{self, Hash, hash_each};
 use crate::parts::{self, Kind, PartRef, Slot};
 use crate::{Half, LowRank, Mlp, Plan, Shape, Weights, parallel};
-use exact::Activations;
+use exact::hash::LANES;
 use exact::matrix::{Matrix, RowMatrix};
 use exact::mixture::Router;
+use exact::{Activations, Isa};
 use std::convert::Infallible;
 use std::ops::Range;
 
 /// Bytes of weights hashed by one job, about.
 const JOB_BYTES: usize = 1 << 20;
+/// A shorter row takes as long as one of so many bytes.
+const ROW_BYTES: usize = 64;
 
 /// A list of texts, numbers and hashes, each written so that no two lists look alike; a digest is its hash.
 pub(crate) struct Transcript(Vec<u8>);
@@ -107,14 +110,17 @@ impl Table<'_> {
     }
 
     fn leaves(&self, rows: Range<usize>) -> Vec<Hash> {
-        let (mut levels, mut data) = (vec![], vec![]);
-        rows.map(|row| {
-            data.clear();
-            data.push(0);
-            self.write_row(row, &mut levels, &mut data);
-            *blake3::hash(&data).as_bytes()
-        })
-        .collect()
+        let mut hashes = vec![[0; 32]; rows.len()];
+        let (mut levels, mut messages) = (vec![], vec![]);
+        for (first, hashes) in rows.step_by(LANES).zip(hashes.chunks_mut(LANES)) {
+            messages.clear();
+            for row in first..first + hashes.len() {
+                messages.push(0);
+                self.write_row(row, &mut levels, &mut messages);
+            }
+            hash_each(Isa::best(), &messages, hashes);
+        }
+        hashes
     }
 }
 
@@ -123,7 +129,7 @@ fn leaves(tables: &[Table<'_>], threads: usize) -> Vec<Vec<Hash>> {
     let mut jobs = vec![];
     for (number, table) in tables.iter().enumerate() {
         let (rows, columns) = table.size();
-        let step = (JOB_BYTES / columns.max(1)).max(1);
+        let step = (JOB_BYTES / columns.max(ROW_BYTES)).max(1);
         jobs.extend((0..rows).step_by(step).map(|first| (number, first..rows.min(first + step))));
     }
     let hash = |job: usize| -> Result<_, Infallible> {

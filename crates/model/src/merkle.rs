@@ -11,8 +11,15 @@
 //! assert!(!merkle::verify(&root, 3, 1, &leaves[2], &path));
 //! ```
 
+use crate::parallel::give_way;
+use exact::Isa;
+use exact::hash::{CHUNK_BYTES, LANES, many};
+
 /// 32 bytes of BLAKE3.
 pub type Hash = [u8; 32];
+
+/// Nodes that are hashed before others may have this core.
+const NODES: usize = 64 * LANES;
 
 /// Hash of a leaf's data.
 pub fn leaf(data: &[u8]) -> Hash {
@@ -27,15 +34,38 @@ pub fn node(left: &Hash, right: &Hash) -> Hash {
     *blake3::hash(&data).as_bytes()
 }
 
+/// Hashes of as many messages as there is room for, all of one length, one behind the other: side by side, unless there are so few
+/// that the chunks of each are more.
+pub fn hash_each(isa: Isa, messages: &[u8], hashes: &mut [Hash]) {
+    let Some(length) = messages.len().checked_div(hashes.len()) else { return };
+    for (number, hashes) in hashes.chunks_mut(LANES).enumerate() {
+        let messages = &messages[number * LANES * length..][..hashes.len() * length];
+        if hashes.len() > length.div_ceil(CHUNK_BYTES) {
+            many(isa, messages, length, hashes);
+        } else {
+            for (number, hash) in hashes.iter_mut().enumerate() {
+                *hash = *blake3::hash(&messages[number * length..][..length]).as_bytes();
+            }
+        }
+    }
+}
+
 /// The level above: neighbours joined, an odd last one carried up as it is.
 fn above(level: &[Hash]) -> Vec<Hash> {
-    level
-        .chunks(2)
-        .map(|pair| match pair {
-            [left, right] => node(left, right),
-            _ => pair[0],
-        })
-        .collect()
+    let (pairs, left_over) = level.as_chunks::<2>();
+    let mut above = vec![[0; 32]; pairs.len()];
+    let mut messages = vec![];
+    for (pairs, hashes) in pairs.chunks(NODES).zip(above.chunks_mut(NODES)) {
+        messages.clear();
+        for pair in pairs {
+            messages.push(1);
+            messages.extend_from_slice(pair.as_flattened());
+        }
+        hash_each(Isa::best(), &messages, hashes);
+        give_way();
+    }
+    above.extend_from_slice(left_over);
+    above
 }
 
 /// Root of the tree over these leaf hashes.

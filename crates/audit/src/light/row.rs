@@ -313,7 +313,7 @@ impl Desk {
     /// The receipt's leaf (docs/receipts.md, section 3), once the plan's body is done.
     pub(crate) fn leaf(&mut self, isa: Isa, layers: usize) -> Hash {
         let mut digests = vec![[0; 32]; layers];
-        cpu::hash_each(isa, &self.left, &mut digests);
+        model::merkle::hash_each(isa, &self.left, &mut digests);
         self.bytes.clear();
         self.input.write(&mut self.bytes);
         cpu::leaf(self.token, &digests, &self.bytes, self.input.scale)
