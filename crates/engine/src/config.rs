@@ -69,7 +69,7 @@ impl Config {
             sequences_max,
             step_tokens: 256,
             slowdown_max: 1.4,
-            quick_step: Duration::from_millis(2),
+            quick_step: Duration::from_micros(1500),
             queue_max: 1024,
             context: shape.context.min(promised * PAGE),
             prefix_cache: true,

@@ -6,7 +6,8 @@
 //!
 //! Four ways in turn, several rounds: the engine asked directly (no API, no receipt), the server without keys (API and
 //! receipts), and the server with a key that pays, its ledger surviving the end of the process or a loss of power. Each
-//! serves in a process of its own, whose processor time is counted; clients are threads here, each with one connection.
+//! serves in a process of its own, whose processor time is counted; clients are threads here, each with one connection. At
+//! the most clients it is told by thread, too: what the ledger and the receipts do has threads of its own.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a measurement: what fails ends it")]
 
@@ -81,10 +82,12 @@ fn serve(way: &str, folder: &Path) {
 }
 
 /// What was measured of one way at one number of clients.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Figures {
     /// Processor time a request, microseconds.
     computed: f64,
+    /// The same by the threads' names.
+    threads: BTreeMap<String, f64>,
     /// Requests a second.
     rate: f64,
     /// Milliseconds until the whole answer was there: median, and one of a hundred.
@@ -93,12 +96,15 @@ struct Figures {
 }
 
 impl Figures {
-    fn of(mut latencies: Vec<f64>, computed: f64, seconds: f64) -> Figures {
+    fn of(mut latencies: Vec<f64>, threads: BTreeMap<String, f64>, seconds: f64) -> Figures {
         latencies.sort_by(f64::total_cmp);
         let count = latencies.len();
         assert!(count > 0, "no answer came");
+        let threads: BTreeMap<String, f64> =
+            threads.into_iter().map(|(name, seconds)| (name, 1e6 * seconds / count as f64)).collect();
         Figures {
-            computed: 1e6 * computed / count as f64,
+            computed: threads.values().sum(),
+            threads,
             rate: count as f64 / seconds,
             median: 1e3 * latencies[count / 2],
             late: 1e3 * latencies[count * 99 / 100],
@@ -106,25 +112,46 @@ impl Figures {
     }
 
     fn median_of(rounds: &[Figures]) -> Figures {
-        let middle = |value: fn(&Figures) -> f64| {
+        let middle = |value: &dyn Fn(&Figures) -> f64| {
             let mut values: Vec<f64> = rounds.iter().map(value).collect();
             values.sort_by(f64::total_cmp);
             values[values.len() / 2]
         };
+        let of_thread = |name: &String| middle(&|f: &Figures| f.threads.get(name).copied().unwrap_or_default());
+        let names = rounds.iter().flat_map(|round| round.threads.keys());
         Figures {
-            computed: middle(|f| f.computed),
-            rate: middle(|f| f.rate),
-            median: middle(|f| f.median),
-            late: middle(|f| f.late),
+            computed: middle(&|f| f.computed),
+            threads: names.map(|name| (name.clone(), of_thread(name))).collect(),
+            rate: middle(&|f| f.rate),
+            median: middle(&|f| f.median),
+            late: middle(&|f| f.late),
         }
     }
 }
 
-/// Seconds that all threads of a process computed.
-fn computed_seconds(process: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    [11, 12].map(|field: usize| fields[field].parse::<f64>().unwrap() / 100.0).iter().sum()
+/// Seconds that the threads of a process computed, by name.
+fn computed_seconds(process: u32) -> BTreeMap<String, f64> {
+    let mut seconds = BTreeMap::new();
+    for task in std::fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+        // One that ends meanwhile has no file any more.
+        let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
+        let (head, tail) = stat.rsplit_once(')').unwrap();
+        let fields: Vec<&str> = tail.split_whitespace().collect();
+        let ticks: f64 = [11, 12].map(|field: usize| fields[field].parse::<f64>().unwrap()).iter().sum();
+        *seconds.entry(head.split_once('(').unwrap().1.to_owned()).or_default() += ticks / 100.0;
+    }
+    seconds
+}
+
+/// What was computed since `before`.
+fn computed_since(process: u32, before: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    let now = computed_seconds(process);
+    now.into_iter()
+        .map(|(name, seconds)| {
+            let before = before.get(&name).copied().unwrap_or_default();
+            (name, (seconds - before).max(0.0))
+        })
+        .collect()
 }
 
 /// The engine asked directly by as many tasks.
@@ -154,7 +181,7 @@ fn ask_engine(clients: usize, seconds: f64) -> Figures {
         .collect();
     let latencies: Vec<f64> = tasks.into_iter().flat_map(|task| runtime.block_on(task).unwrap()).collect();
     let seconds = started.elapsed().as_secs_f64();
-    Figures::of(latencies, computed_seconds(std::process::id()) - before, seconds)
+    Figures::of(latencies, computed_since(std::process::id(), &before), seconds)
 }
 
 /// One request and its answer on a connection that stays open.
@@ -205,7 +232,7 @@ fn ask_server(server: &Child, port: u16, clients: usize, seconds: f64) -> Figure
         counting.store(true, Ordering::Relaxed);
         std::thread::sleep(Duration::from_secs_f64(seconds));
         counting.store(false, Ordering::Relaxed);
-        let (computed, seconds) = (computed_seconds(server.id()) - before, started.elapsed().as_secs_f64());
+        let (computed, seconds) = (computed_since(server.id(), &before), started.elapsed().as_secs_f64());
         ended.store(true, Ordering::Relaxed);
         let latencies = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         Figures::of(latencies, computed, seconds)
@@ -252,7 +279,7 @@ fn main() {
         println!("{clients} at once");
         let alone = Figures::median_of(&found[0][number]);
         for (way, found) in WAYS.iter().zip(&found) {
-            let Figures { computed, rate, median, late } = Figures::median_of(&found[number]);
+            let Figures { computed, rate, median, late, .. } = Figures::median_of(&found[number]);
             println!(
                 "  {way:14} {computed:7.1} us of a processor a request (+{:6.1}), {rate:8.0} requests/s, median {median:7.2} ms \
                  (+{:6.2}), one of a hundred {late:7.2} ms (+{:6.2})",
@@ -261,5 +288,13 @@ fn main() {
                 late - alone.late
             );
         }
+    }
+    let most = CLIENTS.len() - 1;
+    println!("{} at once, us of a processor a request, by thread", CLIENTS[most]);
+    for (way, found) in WAYS.iter().zip(&found).skip(1) {
+        let mut threads: Vec<(String, f64)> = Figures::median_of(&found[most]).threads.into_iter().collect();
+        threads.sort_by(|one, other| other.1.total_cmp(&one.1));
+        let told = threads.iter().filter(|(_, time)| *time >= 0.5).map(|(name, time)| format!("{name} {time:.0}"));
+        println!("  {way:14} {}", told.collect::<Vec<_>>().join(", "));
     }
 }
