@@ -129,7 +129,6 @@ impl Product<'_> {
                 groups: self.weights.inputs().div_ceil(4),
                 packed: bytemuck::cast_slice(&self.weights.packed()[blocks.start * stride..blocks.end * stride]),
                 scales: &self.weights.scales_padded()[padded.clone()],
-                offsets: &self.weights.offsets()[padded.clone()],
             };
             let y = self.out.part_mut(out_row + row - rows.start, padded.start, width);
             kernels::add_narrow(self.isa, narrow, self.x.scales()[row], gain, y);

@@ -109,11 +109,12 @@ impl Matrix {
         Ok(matrix)
     }
 
-    /// Asks memory for the weights of `blocks`, which will be needed soon.
+    /// Asks memory for the weights of `blocks`, and their scales, which will be needed soon.
     pub fn fetch(&self, blocks: std::ops::Range<usize>) {
         let stride = self.block_stride();
         let blocks = blocks.start.min(self.blocks())..blocks.end.min(self.blocks());
         kernels::fetch(bytemuck::cast_slice(&self.packed.as_bytes()[blocks.start * stride..blocks.end * stride]));
+        kernels::fetch(bytemuck::cast_slice(&self.scales[blocks.start * BLOCK..blocks.end * BLOCK]));
     }
 
     fn set_offsets(&mut self) {

@@ -212,7 +212,6 @@ pub(crate) struct Narrow<'a> {
     pub groups: usize,
     pub packed: &'a [i8],
     pub scales: &'a [f32],
-    pub offsets: &'a [i32],
 }
 
 /// Whether [`add_narrow`] serves a map of so many groups of inputs: one chunk of digits.
@@ -226,7 +225,7 @@ pub(crate) fn add_narrow(isa: Isa, narrow: Narrow<'_>, scale: f32, gain: f32, y:
     let columns = y.len().next_multiple_of(16);
     assert!(narrow_suits(isa, narrow.groups) && narrow.high.len().min(narrow.low.len()) >= 4 * narrow.groups);
     assert!(narrow.packed.len() >= columns * 4 * narrow.groups);
-    assert!(narrow.scales.len() >= columns && narrow.offsets.len() >= columns);
+    assert!(narrow.scales.len() >= columns);
     #[cfg(target_arch = "x86_64")]
     #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
     // SAFETY: the processor has the instructions (`narrow_suits`); bounds were checked above.
