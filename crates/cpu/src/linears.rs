@@ -36,6 +36,9 @@ const NARROW_ROWS: usize = 16;
 /// Rows whose outputs wait in the cache for the next operation, a multiple of a panel's.
 const WAITING_ROWS: usize = 128;
 
+/// Adapters whose weights are asked for together.
+const AHEAD: usize = 4;
+
 /// Memory kept between steps.
 #[derive(Default)]
 pub(crate) struct LinearScratch {
@@ -118,14 +121,17 @@ impl Maps<'_> {
     ) {
         let Linear { matrix, bias, .. } = self.targets[target].linear;
         let epilogue = bias.as_deref().map_or(Epilogue::Store, Epilogue::Bias);
-        linear(self.isa, self.input, rows.clone(), matrix, blocks.clone(), epilogue, out, 0, workspace);
         let here =
             |share: &Share<'_>| share.target == target && share.rows.start < rows.end && rows.start < share.rows.end;
-        let mut shares = self.shares.iter().zip(self.narrow).filter(|(share, _)| here(share)).peekable();
-        while let Some((share, narrow)) = shares.next() {
-            // Each adapter's weights for these columns lie elsewhere: ask for the next before the present are used.
-            if let Some((next, _)) = shares.peek() {
-                next.low_rank.b.fetch(blocks.clone());
+        let shares: Vec<_> = self.shares.iter().zip(self.narrow).filter(|(share, _)| here(share)).collect();
+        // Each adapter's weights for these columns lie elsewhere. The first few are asked for before the base's product, and while
+        // a few are used so are the next: memory gives several runs of lines sooner than one after the other.
+        shares.iter().take(AHEAD).for_each(|(share, _)| share.low_rank.b.fetch(blocks.clone()));
+        linear(self.isa, self.input, rows.clone(), matrix, blocks.clone(), epilogue, out, 0, workspace);
+        for (i, (share, narrow)) in shares.iter().enumerate() {
+            let part = |n: usize| blocks.start + blocks.len() * n / AHEAD;
+            for (next, _) in shares.iter().skip((i / AHEAD + 1) * AHEAD).take(AHEAD) {
+                next.low_rank.b.fetch(part(i % AHEAD)..part(i % AHEAD + 1));
             }
             let both = rows.start.max(share.rows.start)..rows.end.min(share.rows.end);
             let (of_share, to) = (both.start - share.rows.start..both.end - share.rows.start, both.start - rows.start);

@@ -242,7 +242,7 @@ pub(crate) fn fetch(bytes: &[i8]) {
         #[expect(unsafe_code, reason = "prefetches have no safe form")]
         // SAFETY: a prefetch touches nothing.
         unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr());
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.as_ptr());
         }
     }
 }
