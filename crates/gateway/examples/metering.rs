@@ -96,14 +96,14 @@ struct Figures {
 }
 
 impl Figures {
-    fn of(mut latencies: Vec<f64>, threads: BTreeMap<String, f64>, seconds: f64) -> Figures {
+    fn of(mut latencies: Vec<f64>, (computed, threads): (f64, BTreeMap<String, f64>), seconds: f64) -> Figures {
         latencies.sort_by(f64::total_cmp);
         let count = latencies.len();
         assert!(count > 0, "no answer came");
         let threads: BTreeMap<String, f64> =
             threads.into_iter().map(|(name, seconds)| (name, 1e6 * seconds / count as f64)).collect();
         Figures {
-            computed: threads.values().sum(),
+            computed: 1e6 * computed / count as f64,
             threads,
             rate: count as f64 / seconds,
             median: 1e3 * latencies[count / 2],
@@ -129,29 +129,36 @@ impl Figures {
     }
 }
 
-/// Seconds that the threads of a process computed, by name.
-fn computed_seconds(process: u32) -> BTreeMap<String, f64> {
-    let mut seconds = BTreeMap::new();
-    for task in std::fs::read_dir(format!("/proc/{process}/task")).unwrap() {
-        // One that ends meanwhile has no file any more.
-        let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
+/// Seconds that a process computed, and its threads by name: those that ended are in the first only.
+type Computed = (f64, BTreeMap<String, f64>);
+
+fn computed_seconds(process: u32) -> Computed {
+    // The name of a process or thread, and the seconds that it computed.
+    let read = |stat: &str| {
         let (head, tail) = stat.rsplit_once(')').unwrap();
         let fields: Vec<&str> = tail.split_whitespace().collect();
         let ticks: f64 = [11, 12].map(|field: usize| fields[field].parse::<f64>().unwrap()).iter().sum();
-        *seconds.entry(head.split_once('(').unwrap().1.to_owned()).or_default() += ticks / 100.0;
+        (head.split_once('(').unwrap().1.to_owned(), ticks / 100.0)
+    };
+    let (_, all) = read(&std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap());
+    let mut threads = BTreeMap::new();
+    for task in std::fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+        // One that ends meanwhile has no file any more.
+        let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
+        let (name, seconds) = read(&stat);
+        *threads.entry(name).or_default() += seconds;
     }
-    seconds
+    (all, threads)
 }
 
 /// What was computed since `before`.
-fn computed_since(process: u32, before: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
-    let now = computed_seconds(process);
-    now.into_iter()
-        .map(|(name, seconds)| {
-            let before = before.get(&name).copied().unwrap_or_default();
-            (name, (seconds - before).max(0.0))
-        })
-        .collect()
+fn computed_since(process: u32, before: &Computed) -> Computed {
+    let (all, threads) = computed_seconds(process);
+    let since = |(name, seconds): (String, f64)| {
+        let before = before.1.get(&name).copied().unwrap_or_default();
+        (name, (seconds - before).max(0.0))
+    };
+    (all - before.0, threads.into_iter().map(since).collect())
 }
 
 /// The engine asked directly by as many tasks.

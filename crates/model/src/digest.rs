@@ -129,7 +129,7 @@ fn leaves(tables: &[Table<'_>], threads: usize) -> Vec<Vec<Hash>> {
     let mut jobs = vec![];
     for (number, table) in tables.iter().enumerate() {
         let (rows, columns) = table.size();
-        let step = (JOB_BYTES / columns.max(ROW_BYTES)).max(1);
+        let step = (JOB_BYTES / columns.max(ROW_BYTES)).next_multiple_of(LANES).max(LANES);
         jobs.extend((0..rows).step_by(step).map(|first| (number, first..rows.min(first + step))));
     }
     let hash = |job: usize| -> Result<_, Infallible> {

@@ -36,8 +36,12 @@ pub fn node(left: &Hash, right: &Hash) -> Hash {
 
 /// Hashes of as many messages as there is room for, all of one length, one behind the other: side by side, unless there are so few
 /// that the chunks of each are more.
+///
+/// # Panics
+/// If the messages cannot be of one length.
 pub fn hash_each(isa: Isa, messages: &[u8], hashes: &mut [Hash]) {
-    let Some(length) = messages.len().checked_div(hashes.len()) else { return };
+    let length = messages.len().checked_div(hashes.len()).unwrap_or_default();
+    assert_eq!(messages.len(), length * hashes.len(), "messages of one length, one behind the other");
     for (number, hashes) in hashes.chunks_mut(LANES).enumerate() {
         let messages = &messages[number * LANES * length..][..hashes.len() * length];
         if hashes.len() > length.div_ceil(CHUNK_BYTES) {
@@ -109,4 +113,46 @@ pub fn verify(root: &Hash, count: usize, index: usize, leaf: &Hash, path: &[Hash
         width = width.div_ceil(2);
     }
     hash == *root && path.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition as RFC 6962 writes it.
+    fn by_definition(leaves: &[Hash]) -> Hash {
+        match leaves {
+            [] => *blake3::hash(b"").as_bytes(),
+            [leaf] => *leaf,
+            _ => {
+                let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+                node(&by_definition(left), &by_definition(right))
+            }
+        }
+    }
+
+    #[test]
+    fn roots_are_those_of_the_definition_also_where_nodes_come_in_portions() {
+        for count in (0..70).chain([2 * NODES - 1, 2 * NODES, 2 * NODES + 1, 4 * NODES + 3]) {
+            let leaves: Vec<Hash> = (0..count).map(|i| leaf(&i.to_le_bytes())).collect();
+            assert_eq!(root(&leaves), by_definition(&leaves), "{count} leaves");
+        }
+    }
+
+    #[test]
+    fn messages_side_by_side_have_the_hashes_they_have_alone() {
+        for length in [0, 1, 17, 64, 65, 1023, 1024, 1025, 3000, 17_000] {
+            for (isa, count) in
+                Isa::available().into_iter().flat_map(|isa| [0, 1, 2, 15, 16, 17, 40].map(|count| (isa, count)))
+            {
+                let messages: Vec<u8> = (0..length * count).map(|i| (i * 31 % 251) as u8).collect();
+                let mut hashes = vec![[0; 32]; count];
+                hash_each(isa, &messages, &mut hashes);
+                for (number, hash) in hashes.iter().enumerate() {
+                    let message = &messages[number * length..][..length];
+                    assert_eq!(blake3::hash(message).as_bytes(), hash, "{count} of {length} bytes");
+                }
+            }
+        }
+    }
 }

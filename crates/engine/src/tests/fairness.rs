@@ -31,6 +31,17 @@ fn one_at_a_time() -> Rig {
     Rig::new(Config { sequences_max: 1, ..config(16) })
 }
 
+/// Has learnt what a step and a token take, from prompts of many lengths.
+fn taught(config: Config) -> Rig {
+    let mut rig = Rig::new(config);
+    for length in 1..40 {
+        let mut receiver = rig.submit(drawn(tokens(length, length as usize), 1, length));
+        rig.finish();
+        done(&mut receiver);
+    }
+    rig
+}
+
 #[test]
 fn a_tenants_flood_queues_behind_itself() {
     let mut rig = one_at_a_time();
@@ -96,13 +107,7 @@ fn who_waits_for_an_adapter_holds_nobody_up() {
 
 #[test]
 fn a_burst_makes_the_steps_of_streams_under_way_no_longer_than_it_may() {
-    let mut rig = Rig::new(Config { slowdown_max: 1.5, draft_tokens: 0, ..config(400) });
-    // It learns what a step and a token take from prompts of many lengths.
-    for length in 1..40 {
-        let mut receiver = rig.submit(drawn(tokens(length, length as usize), 1, length));
-        rig.finish();
-        done(&mut receiver);
-    }
+    let mut rig = taught(Config { slowdown_max: 1.5, draft_tokens: 0, ..config(400) });
     let stream = |seed| drawn(tokens(seed, 5), 900, seed);
     let mut streams: Vec<_> = (0..8).map(|seed| rig.submit(stream(seed))).collect();
     (0..50).for_each(|_| assert!(rig.step()));
@@ -139,12 +144,7 @@ fn a_burst_makes_the_steps_of_streams_under_way_no_longer_than_it_may() {
 #[test]
 fn newcomers_wait_for_a_full_machine_but_not_for_long() {
     let config = Config { slowdown_max: 1000.0, draft_tokens: 0, sequences_max: 128, ..config(400) };
-    let mut rig = Rig::new(config);
-    for length in 1..40 {
-        let mut receiver = rig.submit(drawn(tokens(length, length as usize), 1, length));
-        rig.finish();
-        done(&mut receiver);
-    }
+    let mut rig = taught(config);
     let mut receivers: Vec<_> = (0..120).map(|seed| rig.submit(drawn(tokens(seed, 5), 100, seed))).collect();
     let asked = Instant::now();
     (0..30).for_each(|_| assert!(rig.core.step(asked)));
@@ -160,12 +160,7 @@ fn newcomers_wait_for_a_full_machine_but_not_for_long() {
 #[test]
 fn waiting_for_a_full_machine_turns_no_order_round() {
     let config = Config { slowdown_max: 1000.0, draft_tokens: 0, sequences_max: 121, ..config(400) };
-    let mut rig = Rig::new(config);
-    for length in 1..40 {
-        let mut receiver = rig.submit(drawn(tokens(length, length as usize), 1, length));
-        rig.finish();
-        done(&mut receiver);
-    }
+    let mut rig = taught(config);
     // Of 121 places all but one are taken.
     let _streams: Vec<_> = (0..120).map(|seed| rig.submit(drawn(tokens(seed, 5), 400, seed))).collect();
     rig.core.step(Instant::now() + FULL_PATIENCE);

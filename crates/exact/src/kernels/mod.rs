@@ -234,11 +234,12 @@ pub(crate) fn add_narrow(isa: Isa, narrow: Narrow<'_>, scale: f32, gain: f32, y:
     }
 }
 
-/// Asks memory for bytes that will be needed soon.
+/// Asks memory for bytes that will be needed soon, into the second-level cache.
 #[inline]
 pub(crate) fn fetch(bytes: &[i8]) {
     #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64) {
+    // The last byte may be in a line of its own.
+    for line in bytes.chunks(64).chain(bytes.last_chunk::<1>().map(<[i8; 1]>::as_slice)) {
         #[expect(unsafe_code, reason = "prefetches have no safe form")]
         // SAFETY: a prefetch touches nothing.
         unsafe {

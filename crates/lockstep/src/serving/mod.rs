@@ -39,7 +39,7 @@ pub(crate) struct ServingArgs {
     adapters: Option<usize>,
     /// adapters: requests at once. noise: streams that must not be disturbed. pace: a quarter of the requests at once that
     /// show what the machine can do. forms: streams at once, beside one alone.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value = "8", value_parser = at_least_one)]
     clients: usize,
     /// adapters: host memory for adapters, as a multiple of the resident ones'.
     #[arg(long, default_value_t = 0)]
@@ -95,6 +95,14 @@ pub(crate) fn run(args: &ServingArgs) -> Result<(), Failure> {
     }
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
 /// A model, and words to show its tokens with.
 struct Served {
     model: Arc<Model>,
@@ -127,7 +135,10 @@ impl Served {
         let memory = 2 * (pages * cpu::Pages::page_bytes(&self.model.shape)) as u64;
         let mut config = Config::for_memory(&self.model.shape, memory, machine.threads(), machine.isa()?);
         config.slowdown_max = args.slowdown.unwrap_or(config.slowdown_max);
-        config.quick_step = args.quick_step.map_or(config.quick_step, |ms| Duration::from_secs_f64(ms.max(0.0) / 1e3));
+        if let Some(milliseconds) = args.quick_step {
+            config.quick_step = Duration::try_from_secs_f64(milliseconds / 1e3)
+                .map_err(|error| Failure(format!("--quick-step {milliseconds}: {error}")))?;
+        }
         change(&mut config);
         Engine::start(self.model.clone(), self.text.clone(), config)
             .map_err(|error| Failure(format!("starting threads: {error}")))

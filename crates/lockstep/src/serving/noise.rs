@@ -96,7 +96,7 @@ fn measure(
     })
 }
 
-/// When each text of the streams came, and how long after the one before; until all is over. One thread listens to all of
+/// When single tokens of the streams came, and how long after the one before; until all is over. One thread listens to all of
 /// them: one for each would take the cores from the engine.
 fn listen(
     engine: &Engine,
@@ -108,10 +108,10 @@ fn listen(
         let sampling = Sampling { temperature: 1.5, seed: 1000 * turn + number as u64, ..Sampling::GREEDY };
         let prompt = Dice(sampling.seed << 32).tokens(8);
         let adapter = Some(adapters[number].clone());
-        engine.submit(Request { adapter, sampling, ..Request::new(prompt, 400) }).map(|events| {
-            let over = over.clone();
-            async move { (number, turn, hear(events, || over.load(SeqCst)).await) }
-        })
+        let over = over.clone();
+        let answer =
+            hear(engine, Request { adapter, sampling, ..Request::new(prompt, 400) }, move || over.load(SeqCst))?;
+        Ok::<_, Failure>(async move { (number, turn, answer.await) })
     };
     listener()?.block_on(async {
         let (mut streams, mut all) = (JoinSet::new(), vec![]);

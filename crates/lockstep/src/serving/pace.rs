@@ -32,6 +32,11 @@ pub(super) fn run(args: &ServingArgs) -> Result<(), Failure> {
         Some(_) => return Err(Failure("--rate is a number of requests a second above 0".to_owned())),
         None => capacity(args, &engine, &handles)?,
     };
+    if capacity * LASTS.as_secs_f64() < 1.0 {
+        return Err(Failure(format!(
+            "{capacity} requests a second are too few to be measured in {LASTS:?}: name a --rate"
+        )));
+    }
     println!(
         "{PROMPT} tokens of prompt, {ANSWER} of answer, {ADAPTERS} adapters in place; {capacity:.1} requests/s are full load; \
          medians of {ROUNDS} rounds"
@@ -64,13 +69,13 @@ fn capacity(args: &ServingArgs, engine: &Engine, handles: &[Arc<AdapterHandle>])
         let mut dice = Dice(1 << 32);
         let mut answers = JoinSet::new();
         for _ in 0..4 * args.clients {
-            answers.spawn(hear(engine.submit(request(handles, &mut dice))?, || false));
+            answers.spawn(hear(engine, request(handles, &mut dice), || false)?);
         }
         while let Some(answer) = answers.join_next().await {
             answer.map_err(|error| Failure(format!("an answer broke off: {error}")))??;
             ended += u32::from((from..to).contains(&started.elapsed()));
             if started.elapsed() < to {
-                answers.spawn(hear(engine.submit(request(handles, &mut dice))?, || false));
+                answers.spawn(hear(engine, request(handles, &mut dice), || false)?);
             }
         }
         Ok::<_, Failure>(())
@@ -96,7 +101,7 @@ fn offered(
             let u = (f64::from(dice.word()) + 1.0) / (f64::from(u32::MAX) + 2.0);
             next += Duration::from_secs_f64(-u.ln() / per_second);
             tokio::time::sleep(next.saturating_sub(started.elapsed())).await;
-            answers.spawn(hear(engine.submit(request(handles, &mut dice))?, || false));
+            answers.spawn(hear(engine, request(handles, &mut dice), || false)?);
         }
         for heard in answers.join_all().await {
             let heard = heard?;

@@ -4,9 +4,8 @@
 use super::percentile;
 use crate::failure::Failure;
 use crate::progress::count_bar;
-use engine::Event;
+use engine::{Engine, Event, Request};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::Receiver;
 
 /// Rounds in which every condition is measured once.
 pub(super) const ROUNDS: usize = 5;
@@ -21,22 +20,24 @@ pub(super) struct Heard {
     pub(super) gaps: Vec<(Instant, Duration)>,
 }
 
-/// Listens to an answer, asked for just now, to its end or until somebody says that it is `over`.
-pub(super) fn hear(
-    mut events: Receiver<Event>,
-    over: impl Fn() -> bool,
-) -> impl Future<Output = Result<Heard, Failure>> {
+/// Asks, and listens to the answer's end or until somebody says that it is `over`.
+pub(super) fn hear<O: Fn() -> bool>(
+    engine: &Engine,
+    request: Request,
+    over: O,
+) -> Result<impl Future<Output = Result<Heard, Failure>> + use<O>, Failure> {
     let asked = Instant::now();
+    let mut events = engine.submit(request)?;
     let (mut heard, mut last) = (Heard::default(), None);
-    async move {
+    Ok(async move {
         while let Some(event) = events.recv().await {
             let now = Instant::now();
             if over() {
-                break;
+                return Ok(heard);
             }
             match event {
                 Event::Failed(failure) => return Err(failure.into()),
-                Event::Done(_) => break,
+                Event::Done(_) => return Ok(heard),
                 Event::Token(..) => {}
                 Event::Text(_, drawn) => {
                     heard.first.get_or_insert(now - asked);
@@ -48,8 +49,8 @@ pub(super) fn hear(
                 }
             }
         }
-        Ok(heard)
-    }
+        Err(Failure("the engine stopped".to_owned()))
+    })
 }
 
 /// What one round showed of one condition, in milliseconds: its gaps between tokens and whatever else it is asked for.
@@ -110,4 +111,4 @@ impl<const MORE: usize> Rounds<MORE> {
 }
 
 /// Over what [`Rounds::row`] gives: milliseconds between tokens, and p99 as a multiple of the first condition's.
-pub(super) const HEADS: &str = " p50 ms   p99 ms worst ms  to first  every round";
+pub(super) const HEADS: &str = "  p50 ms   p99 ms worst ms to first  every round";
