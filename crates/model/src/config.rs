@@ -103,6 +103,8 @@ const HEAD_DIM_MAX: usize = 512;
 const VOCABULARY_MAX: usize = 1 << 22;
 const CONTEXT_MAX: usize = 1 << 26;
 const EXPERTS_MAX: usize = 1024;
+/// The window of a Mistral that names none; one of null has none.
+const MISTRAL_WINDOW: usize = 4096;
 
 impl Config {
     /// Reads `config.json` in a checkpoint's folder.
@@ -205,7 +207,11 @@ fn read_window(keys: Keys<'_>, architecture: Architecture, layers: usize) -> Res
         Architecture::Mistral => true,
         _ => keys.flag("use_sliding_window")?,
     };
-    let window = if asked { keys.integer_if_there("sliding_window", 1..=CONTEXT_MAX)? } else { None };
+    let window = match asked {
+        true if architecture == Architecture::Mistral && !keys.mentions("sliding_window") => Some(MISTRAL_WINDOW),
+        true => keys.integer_if_there("sliding_window", 1..=CONTEXT_MAX)?,
+        false => None,
+    };
     let mixed = || {
         let advice = "all layers must have full attention or the same sliding window";
         Err(ModelError::unsupported(keys.path, "mixing layer_types", advice))

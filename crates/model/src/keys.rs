@@ -40,6 +40,11 @@ impl<'a> Keys<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether a key is there, be its value null.
+    pub(crate) fn mentions(&self, key: &str) -> bool {
+        self.map.contains_key(key)
+    }
+
     /// All keys whose value is not null.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
         self.map.iter().filter(|entry| !entry.1.is_null()).map(|(key, value)| (key.as_str(), value))

@@ -15,6 +15,7 @@ mod cache;
 mod chat;
 mod clock;
 mod config;
+mod copied;
 mod error;
 mod files;
 mod fold;

@@ -1,5 +1,6 @@
 //! A LoRA adapter in PEFT's layout becomes an [`Adapter`] for a base (specification, section 3).
 
+use crate::copied;
 use crate::fold::{Preparation, Readers};
 use crate::peft_config::LoraConfig;
 use crate::quantise::not_finite;
@@ -48,12 +49,17 @@ impl Adapter {
             }
         }
         let readers = Readers::of(&base.plan);
+        let preparation = |site: usize| {
+            let norm = readers.sites[site].and_then(|norm| base.weights.folded.get(norm)).map(Vec::as_slice);
+            if base.shape.spread { Preparation::full(isa, norm) } else { Preparation::none(isa) }
+        };
+        for (copy, module) in copies(&tensors) {
+            copied::check(&copy, module, base, preparation(base.plan.head), isa)?;
+        }
         let load = |number: usize| {
             let site = &base.plan.sites[number];
             let Some(halves) = found.get(site.name.as_str()) else { return Ok(None) };
-            let norm = readers.sites[number].and_then(|norm| base.weights.folded.get(norm)).map(Vec::as_slice);
-            let preparation = if base.shape.spread { Preparation::full(isa, norm) } else { Preparation::none(isa) };
-            low_rank(&path, site, halves, &config, preparation, isa).map(Some)
+            low_rank(&path, site, halves, &config, preparation(number), isa).map(Some)
         };
         let sites = parallel::map(threads, base.plan.sites.len(), load)?;
         if sites.iter().all(Option::is_none) {
@@ -64,10 +70,20 @@ impl Adapter {
     }
 }
 
-/// The tensors of an adapter by the module they belong to.
+/// The tensors that are copies of the base's, and of which module.
+fn copies(tensors: &Tensors) -> impl Iterator<Item = (Tensor<'_>, &'static str)> {
+    tensors.names().filter_map(|name| Some((tensors.get(name)?, copied_module(name)?)))
+}
+
+/// The module of the base that a tensor of this name copies.
+fn copied_module(name: &str) -> Option<&'static str> {
+    copied::module_of(name.strip_prefix(PREFIX)?)
+}
+
+/// The tensors of an adapter by the module they belong to, without those that copy the base's.
 fn halves<'a>(path: &Path, tensors: &'a Tensors) -> Result<BTreeMap<&'a str, Halves<'a>>, ModelError> {
     let mut found: BTreeMap<&str, Halves<'_>> = BTreeMap::new();
-    for name in tensors.names() {
+    for name in tensors.names().filter(|name| copied_module(name).is_none()) {
         let (module, half) = split(path, name)?;
         let halves = found.entry(module).or_default();
         let place = if half == 'A' { &mut halves.a } else { &mut halves.b };

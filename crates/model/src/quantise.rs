@@ -183,7 +183,7 @@ pub(crate) fn not_finite(tensor: &Tensor<'_>, row: usize) -> ModelError {
 }
 
 /// A binary32 rounded to bfloat16, ties to even; what is not finite stays so.
-fn to_brain(x: f32) -> u16 {
+pub(crate) fn to_brain(x: f32) -> u16 {
     let bits = x.to_bits();
     if bits & 0x7f80_0000 == 0x7f80_0000 {
         return (bits >> 16) as u16;

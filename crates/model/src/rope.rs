@@ -24,14 +24,14 @@ pub(crate) fn read(keys: Keys<'_>, head_dim: usize) -> Result<Rotary, ModelError
         return Err(ModelError::unsupported(keys.path, format!("rope parameters by layer type ({key})"), advice));
     }
     let theta = within("rope_theta", THETA_RANGE)?.unwrap_or(THETA);
-    let share = within("partial_rotary_factor", 0.0..=1.0)?.unwrap_or(1.0);
-    let dimensions = (head_dim as f64 * share) as usize;
-    if dimensions == 0 || !dimensions.is_multiple_of(2) {
-        let what =
-            format!("{dimensions} of {head_dim} dimensions of a head would be rotated, an even number is needed");
-        return Err(keys.error(if share < 1.0 { "partial_rotary_factor" } else { "head_dim" }, what));
+    if let Some(share) = within("partial_rotary_factor", 0.0..=1.0)?.filter(|share| *share != 1.0) {
+        let advice = "the architectures read here rotate whole heads";
+        return Err(ModelError::unsupported(keys.path, format!("partial_rotary_factor {share}"), advice));
     }
-    let mut rotary = Rotary::plain(theta, dimensions);
+    if !head_dim.is_multiple_of(2) {
+        return Err(keys.error("head_dim", format!("it is {head_dim}, rotary positions need an even number")));
+    }
+    let mut rotary = Rotary::plain(theta, head_dim);
     if let Some(scaling) = scaling {
         scale(&mut rotary, keys, scaling)?;
     }

@@ -199,6 +199,11 @@ impl<'a> Tensor<'a> {
         self.entry.bytes
     }
 
+    /// The file it is in.
+    pub(crate) fn path(&self) -> &'a Path {
+        &self.shard.path
+    }
+
     /// An error about this tensor.
     pub(crate) fn error(&self, what: impl Into<String>) -> ModelError {
         ModelError::tensor(&self.shard.path, &self.entry.name, what)

@@ -7,7 +7,7 @@ use exact::Isa;
 use model::{Adapter, Model};
 use serde_json::{Value, json};
 use std::path::Path;
-use support::{Checkpoint, Tensors, lora, random, write_adapter};
+use support::{Checkpoint, Raw, Tensors, f32s, lora, random, write_adapter};
 
 fn load(folder: &Path, base: &Model) -> Result<Adapter, String> {
     Adapter::load(folder, base, Isa::best()).map_err(|error| error.to_string())
@@ -171,7 +171,8 @@ fn kinds_that_are_not_plain_lora_are_refused_by_name() {
         ("base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector", "DoRA"),
         ("base_model.model.model.embed_tokens.lora_embedding_A", "embedding"),
         ("base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias", "lora_bias"),
-        ("base_model.model.lm_head.weight", "modules_to_save"),
+        ("base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight", "base inside"),
+        ("base_model.model.model.norm.weight", "modules_to_save"),
         ("base_model.model.model.layers.0.self_attn.q_proj.lora_C.weight", "lora_A"),
         ("model.layers.0.self_attn.q_proj.lora_A.weight", "base_model.model."),
     ] {
@@ -179,6 +180,86 @@ fn kinds_that_are_not_plain_lora_are_refused_by_name() {
         more.insert(name.to_owned(), random(name, &[4, 32]));
         let error = adapter(&base, &json!({}), &more).err().unwrap();
         assert!(error.contains(name) && error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn copies_of_the_bases_vocabulary_are_passed_over_if_they_are_the_bases() {
+    for (dtype, tied) in [("BF16", false), ("BF16", true), ("F16", false), ("F32", true)] {
+        let mut checkpoint = Checkpoint::new("llama");
+        checkpoint.set("tie_word_embeddings", json!(tied));
+        if tied {
+            checkpoint.tensors.remove("lm_head.weight");
+        }
+        for tensor in checkpoint.tensors.values_mut() {
+            *tensor = stored_as(dtype, tensor);
+        }
+        let base = checkpoint.load().unwrap();
+        let embedding = &checkpoint.tensors["model.embed_tokens.weight"];
+        let head = checkpoint.tensors.get("lm_head.weight").unwrap_or(embedding);
+        let mut tensors = Tensors::new();
+        lora(&mut tensors, "lm_head", 4, 32, 40);
+        let plain = adapter(&base, &json!({}), &tensors).unwrap();
+        for (name, own) in [
+            ("base_model.model.lm_head.base_layer.weight", head),
+            ("base_model.model.lm_head.weight", head),
+            ("base_model.model.model.embed_tokens.weight", embedding),
+            ("base_model.model.model.embed_tokens.base_layer.weight", embedding),
+        ] {
+            let with = |raw: Raw| {
+                let mut more = tensors.clone();
+                more.insert(name.to_owned(), raw);
+                adapter(&base, &json!({}), &more)
+            };
+            assert_eq!(with(own.clone()).unwrap().digest, plain.digest, "{name} {dtype}");
+            assert_eq!(with(widened(own)).unwrap().digest, plain.digest, "{name} of {dtype} as binary32");
+            let mut other = own.clone();
+            // The largest bits of one value of row 17.
+            let last = other.bytes.len() / 40 * 18 - 1;
+            other.bytes[last] ^= 0x02;
+            let error = with(other).err().unwrap();
+            assert!(error.contains(name) && error.contains("row 17") && error.contains("not supported"), "{error}");
+            let error = with(random(name, &[41, 32])).err().unwrap();
+            assert!(error.contains(name) && error.contains("resized"), "{error}");
+            let mut broken = widened(own);
+            broken.bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+            assert!(with(broken).err().unwrap().contains(name));
+        }
+    }
+}
+
+/// bfloat16 values in another type, in which they are exact.
+fn stored_as(dtype: &'static str, raw: &Raw) -> Raw {
+    let values = values(raw);
+    match dtype {
+        "F16" => {
+            let bytes = values.iter().flat_map(|value| narrowed(*value).to_le_bytes()).collect();
+            Raw { dtype, shape: raw.shape.clone(), bytes }
+        }
+        "F32" => f32s(&raw.shape, values),
+        _ => raw.clone(),
+    }
+}
+
+/// As binary16, exact for bfloat16 values that are normal in it; zero for smaller ones.
+fn narrowed(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let (sign, exponent) = ((bits >> 16 & 0x8000) as u16, (bits >> 23 & 0xff) as u16);
+    if exponent <= 112 { sign } else { sign | (exponent - 112) << 10 | (bits >> 13 & 0x3ff) as u16 }
+}
+
+fn widened(raw: &Raw) -> Raw {
+    f32s(&raw.shape, values(raw))
+}
+
+fn values(raw: &Raw) -> Vec<f32> {
+    let halves = || raw.bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+    match raw.dtype {
+        "F32" => {
+            raw.bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect()
+        }
+        "F16" => halves().map(|bits| model::widen_half(bits)).collect(),
+        _ => halves().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
     }
 }
 

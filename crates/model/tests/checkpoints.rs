@@ -167,7 +167,7 @@ fn rope_is_read_from_new_and_old_keys_alike() {
     assert_eq!(scaled[0], 1.0, "short waves stay");
     assert_eq!(scaled[3], plain[3] / 8.0, "long waves are stretched");
     assert!(scaled[1] < plain[1] && scaled[1] > plain[1] / 8.0, "between, both are mixed");
-    assert_eq!(rotary(json!({"partial_rotary_factor": 0.5})), Rotary::plain(10_000.0, 4).inverse_frequencies);
+    assert_eq!(rotary(json!({"partial_rotary_factor": 1.0})), Rotary::plain(10_000.0, 8).inverse_frequencies);
 }
 
 #[test]
@@ -182,6 +182,8 @@ fn windows_follow_each_architecture() {
     let sliding = json!(["sliding_attention", "sliding_attention"]);
     assert_eq!(window("mistral", json!({"sliding_window": 64})), Ok(Some(64)));
     assert_eq!(window("mistral", json!({"sliding_window": null})), Ok(None));
+    let mut silent = Checkpoint::new("mistral");
+    assert_eq!(silent.unset("sliding_window").load().unwrap().shape.window, Some(4096));
     assert_eq!(window("llama", json!({"sliding_window": 64})), Ok(None));
     assert_eq!(window("qwen2", json!({"sliding_window": 64, "use_sliding_window": false})), Ok(None));
     assert_eq!(window("qwen2", json!({"sliding_window": 64, "use_sliding_window": true})), Ok(None));

@@ -40,6 +40,10 @@ fn other_rope_types_are_refused_by_name() {
             assert!(error.contains(&format!("rope type {kind}")), "{error}");
         }
     }
+    // Transformers rotates whole heads in these architectures, whatever is said, or fails.
+    assert!(refused(json!({"partial_rotary_factor": 0.5})).contains("partial_rotary_factor 0.5 is not supported"));
+    let half = json!({"rope_type": "default", "partial_rotary_factor": 0.5});
+    assert!(refused(json!({"rope_parameters": half})).contains("partial_rotary_factor 0.5 is not supported"));
     let by_layer = json!({"rope_parameters": {"full_attention": {"rope_theta": 1e4, "rope_type": "default"}}});
     assert!(refused(by_layer).contains("full_attention"));
     assert!(refused(json!({"rope_parameters": {"rope_type": "linear"}})).contains("rope_parameters.factor"));
@@ -76,7 +80,7 @@ fn numbers_that_cannot_be_are_refused_by_key() {
         ("rms_norm_eps", json!("small")),
         ("tie_word_embeddings", json!("yes")),
         ("rope_parameters", json!([1])),
-        ("partial_rotary_factor", json!(0.1)),
+        ("head_dim", json!(7)),
         ("partial_rotary_factor", json!(-1.0)),
         ("rope_parameters", json!({"rope_theta": -5.0})),
     ];

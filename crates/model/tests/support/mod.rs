@@ -85,7 +85,8 @@ impl Checkpoint {
             "architectures": [class], "model_type": model_type, "hidden_act": "silu", "hidden_size": 32,
             "intermediate_size": 48, "max_position_embeddings": 256, "num_attention_heads": 4, "num_hidden_layers": 2,
             "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "vocab_size": 40, "tie_word_embeddings": false,
-            "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "eos_token_id": 2
+            "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "eos_token_id": 2,
+            "sliding_window": null
         });
         if model_type == "qwen3_moe" {
             let experts = json!({"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
