@@ -11,7 +11,9 @@ KERNEL(adapter_down, AdapterDown, 256) {
     SHARED u32 cells[32];
     if (blockIdx.x >= *p.tile_count) return;
     AdapterTile tile = p.tiles[blockIdx.x];
-    Share share = tile.sites[p.sites[blockIdx.y]];
+    // Chosen, not indexed: an index would have every thread copy the arguments to local memory.
+    u32 site = blockIdx.y == 0 ? p.sites[0] : blockIdx.y == 1 ? p.sites[1] : p.sites[2];
+    Share share = tile.sites[site];
     if (share.rank == 0) return;
     u32 lane = lane_id(), g = lane / 4, q = lane % 4, chunks = p.x.chunks;
     u32 column = tile.row + (g < tile.rows ? g : 0);
@@ -30,7 +32,9 @@ KERNEL(adapter_down, AdapterDown, 256) {
             mma64(d[0], a0, a8, load_quad(x + (u64)chunk * 512));
             if (p.x.planes == 2) mma64(d[1], a0, a8, load_quad(x + p.x.plane_stride + (u64)chunk * 512));
         }
-        for (u32 plane = 0; plane < p.x.planes; ++plane) {
+#pragma unroll
+        for (u32 plane = 0; plane < 2; ++plane) {
+            if (plane >= p.x.planes) break;
             for (int r = 0; r < 4; ++r) atomicAdd(&sums[plane][g + r / 2 * 8][2 * q + r % 2], d[plane][r]);
         }
         __syncthreads();
@@ -102,8 +106,8 @@ KERNEL(adapter_up, AdapterUp, 256) {
 #pragma unroll
             for (u32 c = 0; c < 8; ++c) {
                 if (c >= tile.rows) break;
-                high[c] = __dp4a((int)digits[c][0][i + j], (int)w.w[j], high[c]);
-                low[c] = __dp4a((int)digits[c][1][i + j], (int)w.w[j], low[c]);
+                high[c] = dot4(digits[c][0][i + j], w.w[j], high[c]);
+                low[c] = dot4(digits[c][1][i + j], w.w[j], low[c]);
             }
         }
         i += some;
