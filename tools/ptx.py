@@ -2,40 +2,76 @@
 """Compiles the CUDA kernels with NVRTC from the Python Package Index; no driver, device or toolkit is needed.
 
     tools/ptx.py --write   compiles crates/cuda/kernels/*.cu to crates/cuda/ptx/*.ptx
-    tools/ptx.py --check   compiles again and compares, and compiles every kernel for every architecture below
+    tools/ptx.py --check   compiles again and compares, assembles what is kept for every device below as the driver does,
+                           and compiles every kernel for every architecture below
 
 The kept PTX comes from an old compiler, so that old drivers (525 and newer) take it; the machine code for all architectures
-from a new one, which knows them. Both versions are pinned here.
+from a new one, which knows them. All versions are pinned here.
 """
 
 import argparse
 import ctypes
+import os
 import pathlib
+import re
 import subprocess
 import sys
+import textwrap
 import venv
+from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "crates/cuda/kernels"
 KEPT = ROOT / "crates/cuda/ptx"
 OLD = ("nvidia-cuda-nvrtc-cu12", "12.0.140")  # PTX 8.0: driver 525
 NEW = ("nvidia-cuda-nvrtc", "13.0.88")
+ASSEMBLER = ("nvidia-cuda-nvcc", "13.0.88")
 BASELINE = "compute_80"
+# What the driver makes of the kept PTX on devices of these capabilities; registers and spills are told for the first.
+DEVICES = ["sm_90", "sm_80", "sm_86", "sm_89", "sm_100", "sm_120"]
 ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a"]
 OPTIONS = ["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "-default-device"]
 
 
-def library(package):
-    """Path of a package's libnvrtc, installed under target/ if it is not there."""
+# What may not stand in the kept PTX, and why.
+REFUSED = [
+    (r"\.ftz\b|\.approx\b|\bdiv\.full\b", "its rounding is not the specification's"),
+    (r"\.extern\s+\.func|^\s*\.func|^\s*call\b", "a driver finds no such function"),
+]
+
+
+def installed(package, pattern):
+    """Paths in a package that match, installed under target/ if they are not there."""
     name, version = package
     folder = ROOT / "target" / f"{name}-{version}"
-    found = sorted(folder.glob("**/libnvrtc.so*"))
+    found = sorted(folder.glob(f"**/{pattern}"))
     if not found:
         venv.create(folder, with_pip=True)
-        pip = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", f"{name}=={version}"]
+        pip = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", f"{name}=={version}"]
         subprocess.run(pip, check=True)
-        found = sorted(folder.glob("**/libnvrtc.so*"))
+        found = sorted(folder.glob(f"**/{pattern}"))
+    return found
+
+
+def library(package):
+    found = installed(package, "libnvrtc.so*")
     return next(path for path in found if "alt" not in path.name and "builtins" not in path.name)
+
+
+def assemble(assembler, path, architecture):
+    """The assembler's words about one file: a paragraph a kernel, or what is wrong."""
+    command = [assembler, "--verbose", f"--gpu-name={architecture}", "--output-file=/dev/null", path]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{path.relative_to(ROOT)} for {architecture}:\n{done.stdout}{done.stderr}")
+    return done.stderr
+
+
+def resources(words):
+    """Per kernel: its registers, and bytes of its stack and of spilled registers where there are any."""
+    kernel = r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores.*?Used (\d+) registers"
+    for name, stack, spilled, registers in sorted(re.findall(kernel, words, re.DOTALL)):
+        yield f"{name} {registers}" + (f" (stack {stack}, spilled {spilled})" if stack != "0" else "")
 
 
 class Compiler:
@@ -83,9 +119,9 @@ def main():
         ptx = compiler.compile(source, BASELINE).rstrip(b"\0").strip() + b"\n"
         kept = KEPT / f"{source.stem}.ptx"
         stale.discard(kept.name)
-        for word in (b"fma.rn.ftz", b"mul.ftz", b"approx"):
-            if word in ptx:
-                sys.exit(f"{source.name}: {word.decode()} in the PTX, whose rounding is not the specification's")
+        for words, why in REFUSED:
+            if found := re.search(words, ptx.decode(), re.MULTILINE):
+                sys.exit(f"{source.name}: {found.group().strip()} in the PTX: {why}")
         if arguments.write:
             kept.write_bytes(ptx)
         elif not kept.exists() or kept.read_bytes() != ptx:
@@ -94,11 +130,23 @@ def main():
         sys.exit(f"{KEPT.relative_to(ROOT)} holds files without a kernel: {', '.join(sorted(stale))}")
     print(f"{len(sources)} files, PTX {'written' if arguments.write else 'equal'}")
     if arguments.check:
+        check(sources)
+
+
+def check(sources):
+    """Assembles what is kept for every device, and beside that compiles the sources for every architecture."""
+    assembler = installed(ASSEMBLER, "ptxas")[0]
+    kept = sorted(KEPT.glob("*.ptx"))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        words = {to: [pool.submit(assemble, assembler, path, to) for path in kept] for to in DEVICES}
         compiler = Compiler(NEW)
         for architecture in ARCHITECTURES:
             for source in sources:
                 compiler.compile(source, architecture)
             print(f"{architecture}: {len(sources)} files compile")
+        words = {to: "".join(job.result() for job in jobs) for to, jobs in words.items()}
+    print(f"the kept PTX assembles for {', '.join(DEVICES)}; registers of a thread on {DEVICES[0]}:")
+    print(textwrap.fill(", ".join(resources(words[DEVICES[0]])), 120, break_on_hyphens=False))
 
 
 if __name__ == "__main__":
