@@ -9,9 +9,13 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::thread::{Builder, ScopedJoinHandle};
 
 /// Set, every kernel is waited for, so that an error names the kernel: for whoever looks for a defect.
 const WAIT_VARIABLE: &str = "LOCKSTEP_CUDA_WAIT";
+
+/// Stack of a thread that the driver's compiler runs on: it is written for a main thread's, and 2 MiB may not do.
+const COMPILER_STACK: usize = 64 << 20;
 
 /// The oldest driver the kept PTX is for: CUDA 12.0, driver 525.
 const VERSION_MIN: i32 = 12_000;
@@ -134,10 +138,17 @@ impl Driver {
     fn load(&mut self) -> Result<(), DeviceError> {
         let context = self.context as usize;
         let compiled: Vec<Result<usize, DeviceError>> = std::thread::scope(|scope| {
-            let begin = |(file, ptx): &'static (&str, &str)| scope.spawn(move || compile(context, file, ptx));
+            let begin = |(file, ptx): &'static (&str, &str)| {
+                let thread = Builder::new().stack_size(COMPILER_STACK);
+                thread.spawn_scoped(scope, move || compile(context, file, ptx))
+            };
             let threads: Vec<_> = PTX.iter().map(begin).collect();
             let broke_off = || DeviceError::Unsupported("compiling the kernels broke off".to_owned());
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(broke_off()))).collect()
+            let end = |thread: std::io::Result<ScopedJoinHandle<'_, _>>| match thread {
+                Ok(thread) => thread.join().unwrap_or_else(|_| Err(broke_off())),
+                Err(error) => Err(DeviceError::Unsupported(format!("a thread to compile kernels on: {error}"))),
+            };
+            threads.into_iter().map(end).collect()
         });
         // All that were made are kept before the first failure is told: dropping the driver unloads them.
         self.modules.extend(compiled.iter().flatten().map(|module| *module as sys::CUmodule));
@@ -331,15 +342,15 @@ impl Launcher for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        if self.enter().is_err() {
-            return;
-        }
+        // What fails here has failed before. The context is given up all the same: the next one must be a new one.
+        let _ = self.enter();
         self.forget();
-        self.staging.free();
-        self.aside_staging.free();
-        // SAFETY: all was made by this driver, and no work is under way once the streams have ended.
+        // SAFETY: all was made by this driver, and no work is under way once both streams have ended.
         unsafe {
+            let _ = result::stream::synchronize(self.stream);
             let _ = result::stream::synchronize(self.aside);
+            self.staging.free();
+            self.aside_staging.free();
             for module in self.modules.drain(..) {
                 let _ = result::module::unload(module);
             }
