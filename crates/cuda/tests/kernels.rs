@@ -42,7 +42,7 @@ fn rows_are_routed_as_the_reference_routes_them() {
 
 #[test]
 fn random_models_agree() {
-    all_same(check::models(&mut Shim::default(), &mut Dice::new(7), 4, 70).unwrap());
+    all_same(check::models(&mut Shim::default(), &mut Dice::new(7), 5, 70).unwrap());
 }
 
 #[test]

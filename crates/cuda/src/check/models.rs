@@ -1,6 +1,7 @@
 //! Whole models: logits, leaves and draws of random models, batches and adapters against the CPU executor.
 
 use super::{Dice, Tally};
+use crate::adapters::RANK_MAX;
 use crate::executor::{Config, Executor};
 use crate::launcher::{DeviceError, Launcher};
 use cpu::{Draw, Hash, PAGE, Pages, Segment, Wanted};
@@ -9,10 +10,13 @@ use exact::{Activations, Isa};
 use model::{Adapter, Mlp, Model, Rotary, Shape};
 use std::sync::Arc;
 
-fn shape(dice: &mut Dice) -> Shape {
-    let head_dim = [16, 20, 64, 80, 128, 256][dice.below(6)];
+/// Dimensions of heads: every attention kernel takes some of these, full and in part.
+const HEAD_DIMS: [usize; 8] = [256, 16, 64, 128, 20, 512, 80, 300];
+
+fn shape(dice: &mut Dice, head_dim: usize) -> Shape {
     let key_heads = 1 + dice.below(3);
-    let heads = key_heads * (1 + dice.below(9));
+    // Fewer of the widest, which the processor's tests take long for.
+    let heads = key_heads * (1 + dice.below(if head_dim > 256 { 2 } else { 9 }));
     let width = 16 + 16 * dice.below(20);
     let chosen = 1 + dice.below(3);
     let mixture = Mlp::Experts {
@@ -48,18 +52,21 @@ struct Sequence {
     leaves: Vec<Hash>,
 }
 
-/// Checks `count` random models, each on several sequences of up to `tokens` tokens in random chunks and company.
+/// Checks `count` random models, each on several sequences of up to `tokens` tokens in random chunks and company. Eight
+/// have heads of every kind.
 pub fn models<L: Launcher>(
     launcher: &mut L,
     dice: &mut Dice,
     count: usize,
     tokens: usize,
 ) -> Result<Tally, DeviceError> {
-    let mut tally = Tally::default();
-    for _ in 0..count {
+    let (mut tally, first) = (Tally::default(), dice.below(HEAD_DIMS.len()));
+    for number in 0..count {
         let activations = [Activations::A8, Activations::A16][dice.below(2)];
-        let model = Arc::new(Model::random(shape(dice), activations, u64::from(dice.word())));
-        let ranks: Vec<usize> = (0..3).map(|_| dice.length(70)).collect();
+        let shape = shape(dice, HEAD_DIMS[(first + number) % HEAD_DIMS.len()]);
+        let model = Arc::new(Model::random(shape, activations, u64::from(dice.word())));
+        // The last now and then large: as many as the kernels take.
+        let ranks = [70, 70, [70, 70, 70, 70, 300, RANK_MAX][dice.below(6)]].map(|most| dice.length(most));
         let adapters: Vec<Adapter> =
             ranks.iter().map(|rank| Adapter::random(&model.plan, *rank, u64::from(dice.word()))).collect();
         one(launcher, dice, &model, &adapters, tokens, &mut tally)?;
