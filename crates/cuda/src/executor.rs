@@ -67,6 +67,8 @@ pub struct Executor<L: Launcher> {
     pub(crate) memory: MemoryPlan,
     pub(crate) heads: Heads,
     pub(crate) graphs: bool,
+    /// Why a step could not be recorded.
+    pub(crate) unrecorded: Option<DeviceError>,
     /// Positions whose cosines and sines are on the device.
     pub(crate) rotary_positions: usize,
 }
@@ -135,6 +137,7 @@ impl<L: Launcher> Executor<L> {
             memory,
             heads: Heads::new(shape),
             graphs: config.graphs,
+            unrecorded: None,
             rotary_positions: 0,
         })
     }
@@ -147,6 +150,11 @@ impl<L: Launcher> Executor<L> {
     /// Whether decoding steps are recorded and replayed: not if that was not asked for, or failed once.
     pub fn records(&self) -> bool {
         self.graphs
+    }
+
+    /// Why the first step that could not be recorded could not.
+    pub fn unrecorded(&self) -> Option<&DeviceError> {
+        self.unrecorded.as_ref()
     }
 
     /// The device.
@@ -169,7 +177,10 @@ impl<L: Launcher> Executor<L> {
         self.adapters.remove(&mut self.launcher, digest);
     }
 
-    /// Registers adapters of meaningless integers under these digests: for measurements.
+    /// Registers adapters of meaningless integers under these digests, as many as there is room for: for measurements.
+    ///
+    /// # Errors
+    /// There is no room for the next one; those before it are there.
     pub fn noise_adapters(&mut self, digests: &[[u8; 32]], rank: usize) -> Result<(), DeviceError> {
         self.adapters.insert_noise(&mut self.launcher, &self.plan, digests, rank)
     }
@@ -178,6 +189,8 @@ impl<L: Launcher> Executor<L> {
     pub fn read_page(&mut self, page: u32) -> Result<Vec<u8>, DeviceError> {
         let mut bytes = vec![0; self.memory.page_bytes];
         let at = self.page_address(page)?;
+        // It may have been written aside just now.
+        self.launcher.join_aside()?;
         self.launcher.read(at, &mut bytes)?;
         Ok(bytes)
     }

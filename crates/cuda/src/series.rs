@@ -67,17 +67,26 @@ impl<L: Launcher> Executor<L> {
         if self.launcher.replay(key)? {
             return Ok(());
         }
-        if self.launcher.record().is_ok() {
-            let recorded = self.run(extent);
-            let kept = self.launcher.keep(key);
-            if recorded.is_ok() && kept.is_ok() && self.launcher.replay(key)? {
+        let Err(error) = self.record(extent, key) else {
+            if self.launcher.replay(key)? {
                 return Ok(());
             }
-        }
+            return Err(DeviceError::Unsupported("a step was recorded and is not there".to_owned()));
+        };
         // What cannot be recorded is launched kernel by kernel, now and from now on: slower, and no less right.
+        tracing::warn!("decoding steps are not recorded, and run slower: {error}");
         self.launcher.forget();
         self.graphs = false;
+        self.unrecorded = Some(error);
         self.run(extent)
+    }
+
+    fn record(&mut self, extent: Extent, key: u64) -> Result<(), DeviceError> {
+        self.launcher.record()?;
+        let recorded = self.run(extent);
+        // Recording ends whatever came of it; the first error is the one that says why.
+        let kept = self.launcher.keep(key);
+        recorded.and(kept)
     }
 
     fn run(&mut self, extent: Extent) -> Result<(), DeviceError> {
