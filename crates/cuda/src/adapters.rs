@@ -98,10 +98,14 @@ impl Adapters {
                 None => Share::default(),
             });
         }
-        self.insert(launcher, adapter.digest, blob, shares)
+        if shares.is_empty() {
+            return Err(DeviceError::Unsupported("an adapter that is made for no map".to_owned()));
+        }
+        self.insert(launcher, adapter.digest, blob, shares, true)
     }
 
-    /// Registers adapters of meaningless integers, for measurements: of one rank on every map but the head.
+    /// Registers adapters of meaningless integers, for measurements: of one rank on every map but the head. None is given
+    /// up for another, as what stands for them cannot be copied again.
     pub(crate) fn insert_noise<L: Launcher>(
         &mut self,
         launcher: &mut L,
@@ -130,21 +134,22 @@ impl Adapters {
         }
         for digest in digests.iter().filter(|digest| !self.resident.contains_key(*digest)).copied().collect::<Vec<_>>()
         {
-            self.insert(launcher, digest, Blob { bytes: blob.bytes.clone() }, shares.clone())?;
+            self.insert(launcher, digest, Blob { bytes: blob.bytes.clone() }, shares.clone(), false)?;
         }
         Ok(())
     }
 
-    /// Places a blob; `shares` hold offsets into it and become addresses.
+    /// Places a blob; `shares` hold offsets into it and become addresses. Others make room for it, or not.
     fn insert<L: Launcher>(
         &mut self,
         launcher: &mut L,
         digest: [u8; 32],
         mut blob: Blob,
         mut shares: Vec<Share>,
+        evicting: bool,
     ) -> Result<u64, DeviceError> {
         let table = blob.add(bytemuck::cast_slice(&shares));
-        let buffer = self.room(launcher, blob.bytes.len())?;
+        let buffer = self.room(launcher, blob.bytes.len(), evicting)?;
         for share in shares.iter_mut().filter(|share| share.rank > 0) {
             for address in [&mut share.a, &mut share.a_scale, &mut share.b, &mut share.b_scale] {
                 *address += buffer.address;
@@ -162,8 +167,8 @@ impl Adapters {
         Ok(table)
     }
 
-    /// Memory for an adapter, at the cost of those that this step does not use.
-    fn room<L: Launcher>(&mut self, launcher: &mut L, bytes: usize) -> Result<Buffer, DeviceError> {
+    /// Memory for an adapter, when `evicting` at the cost of those that this step does not use.
+    fn room<L: Launcher>(&mut self, launcher: &mut L, bytes: usize, evicting: bool) -> Result<Buffer, DeviceError> {
         loop {
             let full = self.bytes + bytes > self.bytes_max;
             if !full {
@@ -172,7 +177,8 @@ impl Adapters {
                     other => return other,
                 }
             }
-            let oldest = self.resident.iter().filter(|entry| entry.1.used < self.step).min_by_key(|entry| entry.1.used);
+            let unused = self.resident.iter().filter(|entry| evicting && entry.1.used < self.step);
+            let oldest = unused.min_by_key(|entry| entry.1.used);
             let Some(digest) = oldest.map(|entry| *entry.0) else { return Err(DeviceError::Memory(bytes)) };
             self.remove(launcher, &digest);
         }

@@ -34,6 +34,17 @@ pub struct Line {
     pub ops: f64,
 }
 
+/// What a model's lines do not say.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// Adapters there were at last, and their bytes; less than asked for where no more fit, or time was up.
+    pub registered: (usize, usize),
+    /// Bytes that the memory plan keeps for them.
+    pub adapter_bytes: usize,
+    /// Why decoding steps could not be recorded and replayed.
+    pub unrecorded: Option<DeviceError>,
+}
+
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub struct Effort {
@@ -43,8 +54,10 @@ pub struct Effort {
     pub contexts: Vec<(usize, usize)>,
     /// Numbers of adapters among the streams.
     pub adapters: Vec<usize>,
-    /// Adapters registered in all, for the last line.
+    /// Adapters registered in all, as far as they fit, for the last line.
     pub registered: usize,
+    /// Bytes for adapters; none lets the memory plan decide.
+    pub adapter_bytes: Option<usize>,
     /// Their rank.
     pub rank: usize,
     /// Tokens of the prompts.
@@ -61,6 +74,7 @@ impl Effort {
             contexts: vec![(512, 256), (8192, 8)],
             adapters: vec![0, 1, 32, 64, 256],
             registered: 1000,
+            adapter_bytes: None,
             rank: 16,
             prompts: vec![512, 2048],
             repeats: 9,
@@ -139,8 +153,7 @@ struct Bench<'a, L: Launcher> {
     filled: (usize, usize),
 }
 
-/// Measures a model of random weights; `enough` says when to stop, `report` gets each line as it is there. Gives whether
-/// decoding steps could be recorded and replayed.
+/// Measures a model of random weights; `enough` says when to stop, `report` gets each line as it is there.
 ///
 /// # Errors
 /// The model does not fit, or the device failed.
@@ -151,9 +164,9 @@ pub fn model<L: Launcher>(
     effort: &Effort,
     enough: impl Fn() -> bool,
     mut report: impl FnMut(Line),
-) -> Result<bool, DeviceError> {
+) -> Result<Account, DeviceError> {
     let positions = effort.contexts.iter().map(|c| c.0).chain(effort.prompts.iter().copied()).max().unwrap_or(0) + PAGE;
-    let config = Config { trace: false, positions, ..Config::default() };
+    let config = Config { trace: false, positions, adapter_bytes: effort.adapter_bytes, ..Config::default() };
     let executor = Executor::noise(launcher, shape, activations, config)?;
     let digest = |i: usize| *blake3::hash(format!("noise {i}").as_bytes()).as_bytes();
     let adapters = (0..effort.registered).map(|i| Adapter { sites: vec![], digest: digest(i) }).collect();
@@ -173,7 +186,7 @@ pub fn model<L: Launcher>(
             // Not more adapters than streams, and not more than fit.
             for streams in effort.streams.iter().filter(|n| **n <= *most && **n >= *count && *count <= registered) {
                 if enough() {
-                    return Ok(bench.executor.records());
+                    return Ok(bench.account());
                 }
                 if let Some(line) = bench.decode(*streams, *context, *count)? {
                     report(line);
@@ -181,17 +194,17 @@ pub fn model<L: Launcher>(
             }
         }
     }
-    let active = 64.min(effort.registered).min(effort.streams.iter().copied().max().unwrap_or(1));
     bench.register(effort.registered)?;
     let (registered, _) = bench.executor.adapters();
+    let active = 64.min(registered).min(effort.streams.iter().copied().max().unwrap_or(1));
     if !enough()
-        && registered >= active
+        && active > 0
         && let Some(mut line) = bench.decode(active, effort.contexts[0].0, active)?
     {
         line.what = format!("{}, {registered} registered", line.what);
         report(line);
     }
-    Ok(bench.executor.records())
+    Ok(bench.account())
 }
 
 impl<L: Launcher> Bench<'_, L> {
@@ -201,6 +214,14 @@ impl<L: Launcher> Bench<'_, L> {
         match self.executor.noise_adapters(&digests, self.effort.rank) {
             Err(DeviceError::Memory(_)) => Ok(()),
             other => other,
+        }
+    }
+
+    fn account(&self) -> Account {
+        Account {
+            registered: self.executor.adapters(),
+            adapter_bytes: self.executor.memory().adapters,
+            unrecorded: self.executor.unrecorded().cloned(),
         }
     }
 

@@ -61,7 +61,7 @@ pub trait Launcher {
     /// The most dynamic shared memory a block may ask for, in bytes.
     fn shared_max(&self) -> u32;
 
-    /// Memory of `bytes` bytes; contents are unspecified.
+    /// Memory of `bytes` bytes, which is not 0; contents are unspecified.
     fn alloc(&mut self, bytes: usize) -> Result<Buffer, DeviceError>;
 
     /// Gives memory back, once all work before has been done.

@@ -4,7 +4,7 @@
 use crate::failure::Failure;
 use crate::source::{Base, MachineArgs};
 use cpu::Hash;
-use cuda::bench::{Effort, Line, Peak};
+use cuda::bench::{Account, Effort, Line, Peak};
 use cuda::check::{self, Dice, Tally};
 use cuda::{DeviceError, Driver, Executor, Launcher};
 use engine::{Config, Engine, Event, Request};
@@ -24,7 +24,57 @@ fn open(number: usize) -> Result<Driver, Failure> {
     Ok(driver)
 }
 
-/// Every kernel on random shapes, random models, then the given model and its adapters.
+/// A device that is opened again once it has failed: many errors last as long as the context does.
+struct Reopened {
+    number: usize,
+    driver: Option<Driver>,
+}
+
+impl Reopened {
+    fn new(number: usize) -> Result<Reopened, Failure> {
+        Ok(Reopened { number, driver: Some(open(number)?) })
+    }
+
+    /// What `run` gives; the driver is closed where it fails.
+    fn with<T>(&mut self, run: impl FnOnce(&mut Driver) -> Result<T, DeviceError>) -> Result<T, DeviceError> {
+        let driver = match &mut self.driver {
+            Some(driver) => driver,
+            closed => closed.insert(Driver::open(self.number)?),
+        };
+        let made = run(driver);
+        if made.is_err() {
+            self.driver = None;
+        }
+        made
+    }
+}
+
+/// A little of everything, no model: for tools under which a device is a hundred times slower.
+pub(crate) fn quick(number: usize, seed: u64) -> Result<(), Failure> {
+    let tally = check::quick(&mut open(number)?, &mut Dice::new(seed))?;
+    println!("{} results compared, {} differing", tally.vectors, tally.differing);
+    verdict(tally, 0)
+}
+
+/// Success if every bit is equal and nothing failed.
+fn verdict(all: Tally, failures: usize) -> Result<(), Failure> {
+    if failures > 0 {
+        let what = "LOCKSTEP_CUDA_WAIT=1 before the command names the kernel";
+        return Err(Failure(format!("{failures} checks failed and {} results have other bits; {what}", all.differing)));
+    }
+    if all.differing > 0 {
+        let what = format!(
+            "{} of {} results have other bits: please report this with the device's name",
+            all.differing, all.vectors
+        );
+        return Err(Failure(what));
+    }
+    println!("every bit equal");
+    Ok(())
+}
+
+/// Every kernel on random shapes, random models, then the given model and its adapters. A check that fails is told and the
+/// others still run.
 pub(crate) fn selftest(
     number: usize,
     base: &Base,
@@ -32,8 +82,8 @@ pub(crate) fn selftest(
     seed: u64,
     machine: &MachineArgs,
 ) -> Result<(), Failure> {
-    let (mut driver, model) = (open(number)?, &base.model);
-    let (driver, dice) = (&mut driver, &mut Dice::new(seed));
+    let (mut device, model) = (Reopened::new(number)?, &base.model);
+    let dice = &mut Dice::new(seed);
     type Check<'a> = (&'a str, Box<dyn Fn(&mut Driver, &mut Dice) -> Result<Tally, DeviceError> + 'a>);
     let checks: Vec<Check<'_>> = vec![
         ("rows: norm, SiLU, spread, quantise", Box::new(|l, d| check::rows(l, d, 60_000, 5000))),
@@ -49,30 +99,32 @@ pub(crate) fn selftest(
         ("random models, several spans", Box::new(|l, d| check::models(l, d, 8, 3000))),
         ("the given model and its adapters", Box::new(|l, d| check::given(l, d, model, adapters, 6, 300))),
     ];
-    let mut all = Tally::default();
+    let (mut all, mut failures) = (Tally::default(), 0);
+    let mut tell = |what: &str, start: Instant, made: Result<Tally, Failure>| {
+        let seconds = start.elapsed().as_secs_f64();
+        match made {
+            Ok(tally) => {
+                println!("{what:38} {:10} {:10} {seconds:8.1}", tally.vectors, tally.differing);
+                all.vectors += tally.vectors;
+                all.differing += tally.differing;
+            }
+            Err(error) => {
+                println!("{what:38} failed after {seconds:.1} s: {error}");
+                failures += 1;
+            }
+        }
+    };
     println!("{:38} {:>10} {:>10} {:>8}", "", "compared", "differing", "seconds");
     for (what, run) in &checks {
         let start = Instant::now();
-        let tally = run(driver, dice)?;
-        println!("{what:38} {:10} {:10} {:8.1}", tally.vectors, tally.differing, start.elapsed().as_secs_f64());
-        all.vectors += tally.vectors;
-        all.differing += tally.differing;
+        tell(what, start, device.with(|driver| run(driver, dice)).map_err(Failure::from));
     }
+    // The engine's device is opened anew, with nothing left of this one.
+    drop(device);
     let start = Instant::now();
-    let answers = generations(number, base, adapters, seed, machine)?;
-    println!("{GENERATIONS:38} {:10} {:10} {:8.1}", answers.vectors, answers.differing, start.elapsed().as_secs_f64());
-    all.vectors += answers.vectors;
-    all.differing += answers.differing;
+    tell(GENERATIONS, start, generations(number, base, adapters, seed, machine));
     println!("{:38} {:10} {:10}", "all", all.vectors, all.differing);
-    if all.differing > 0 {
-        let what = format!(
-            "{} of {} results have other bits: please report this with the device's name",
-            all.differing, all.vectors
-        );
-        return Err(Failure(what));
-    }
-    println!("every bit equal");
-    Ok(())
+    verdict(all, failures)
 }
 
 const GENERATIONS: &str = "whole answers, adapters mixed";
@@ -142,9 +194,11 @@ const LONGEST: Duration = Duration::from_secs(400);
 
 /// Random weights of several models; a table last.
 pub(crate) fn bench(number: usize, activations: Activations) -> Result<(), Failure> {
-    let (start, mut driver) = (Instant::now(), open(number)?);
-    let bytes = (driver.memory()?.0 / 8).min(2 << 30) / 4096 * 4096;
-    let peak = cuda::bench::peak(&mut driver, bytes, 4000)?;
+    let (start, mut device) = (Instant::now(), Reopened::new(number)?);
+    let peak = device.with(|driver| {
+        let bytes = (driver.memory()?.0 / 8).min(2 << 30) / 4096 * 4096;
+        cuda::bench::peak(driver, bytes, 4000)
+    })?;
     println!(
         "limits, measured now: copy {:.0} GB/s (read and written), 8-bit products {:.0} TOP/s\n",
         peak.copy_bytes / 1e9,
@@ -163,9 +217,9 @@ pub(crate) fn bench(number: usize, activations: Activations) -> Result<(), Failu
             println!("{text}");
             table.push(text);
         };
-        match cuda::bench::model(&mut driver, &shape, activations, &Effort::full(), enough, report) {
-            Ok(true) => {}
-            Ok(false) => println!("{name}: steps could not be recorded; each kernel was launched by itself"),
+        let effort = Effort::full();
+        match device.with(|driver| cuda::bench::model(driver, &shape, activations, &effort, enough, report)) {
+            Ok(account) => remarks(name, &effort, &account),
             Err(DeviceError::Memory(bytes)) => println!("{name}: left out, it takes {bytes} bytes more than there are"),
             Err(error) => {
                 println!("{name}: {error}");
@@ -190,6 +244,20 @@ pub(crate) fn bench(number: usize, activations: Activations) -> Result<(), Failu
         start.elapsed().as_secs_f64()
     );
     failure.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// What the lines of a model leave open.
+fn remarks(name: &str, effort: &Effort, account: &Account) {
+    let ((count, bytes), room) = (account.registered, account.adapter_bytes as f64 / 1e9);
+    println!(
+        "{name}: {count} of {} adapters of rank {} registered, {:.1} GB of the {room:.1} kept for adapters",
+        effort.registered,
+        effort.rank,
+        bytes as f64 / 1e9
+    );
+    if let Some(error) = &account.unrecorded {
+        println!("{name}: steps could not be recorded, each kernel was launched by itself: {error}");
+    }
 }
 
 fn row(line: &Line, peak: Peak) -> String {

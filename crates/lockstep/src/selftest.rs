@@ -31,6 +31,9 @@ pub(crate) struct SelftestArgs {
     /// Another seed shuffles differently.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// With a CUDA device: a little of everything on small random shapes, as for tools that look for wrong accesses.
+    #[arg(long)]
+    quick: bool,
 }
 
 struct Dice {
@@ -56,6 +59,11 @@ struct Sequence {
 
 /// Runs every sequence alone on one thread, then in shuffled company on every instruction set and number of threads.
 pub(crate) fn run(args: &SelftestArgs) -> Result<(), Failure> {
+    match (args.quick, args.device.cuda()) {
+        (true, Some(number)) => return crate::cuda_checks::quick(number, args.seed),
+        (true, None) => return Err(Failure("--quick is for a CUDA device: --device cuda".to_owned())),
+        (false, _) => {}
+    }
     let base = args.model.load()?;
     let mut names = args.adapters.clone();
     if names.is_empty() && args.model.model.is_none() {

@@ -139,6 +139,7 @@ impl Launcher for Shim {
     }
 
     fn alloc(&mut self, bytes: usize) -> Result<Buffer, DeviceError> {
+        assert!(bytes > 0, "the driver gives no memory of no bytes");
         if self.used + bytes > self.capacity {
             return Err(DeviceError::Memory(bytes));
         }
