@@ -25,21 +25,17 @@ fn open(number: usize) -> Result<Driver, Failure> {
 }
 
 /// A device that is opened again once it has failed: many errors last as long as the context does.
-struct Reopened {
-    number: usize,
-    driver: Option<Driver>,
+struct Reopened<D, O> {
+    driver: Option<D>,
+    open: O,
 }
 
-impl Reopened {
-    fn new(number: usize) -> Result<Reopened, Failure> {
-        Ok(Reopened { number, driver: Some(open(number)?) })
-    }
-
+impl<D, O: FnMut() -> Result<D, DeviceError>> Reopened<D, O> {
     /// What `run` gives; the driver is closed where it fails.
-    fn with<T>(&mut self, run: impl FnOnce(&mut Driver) -> Result<T, DeviceError>) -> Result<T, DeviceError> {
+    fn with<T>(&mut self, run: impl FnOnce(&mut D) -> Result<T, DeviceError>) -> Result<T, DeviceError> {
         let driver = match &mut self.driver {
             Some(driver) => driver,
-            closed => closed.insert(Driver::open(self.number)?),
+            closed => closed.insert((self.open)()?),
         };
         let made = run(driver);
         if made.is_err() {
@@ -82,7 +78,8 @@ pub(crate) fn selftest(
     seed: u64,
     machine: &MachineArgs,
 ) -> Result<(), Failure> {
-    let (mut device, model) = (Reopened::new(number)?, &base.model);
+    let mut device = Reopened { driver: Some(open(number)?), open: || Driver::open(number) };
+    let model = &base.model;
     let dice = &mut Dice::new(seed);
     type Check<'a> = (&'a str, Box<dyn Fn(&mut Driver, &mut Dice) -> Result<Tally, DeviceError> + 'a>);
     let checks: Vec<Check<'_>> = vec![
@@ -194,7 +191,8 @@ const LONGEST: Duration = Duration::from_secs(400);
 
 /// Random weights of several models; a table last.
 pub(crate) fn bench(number: usize, activations: Activations) -> Result<(), Failure> {
-    let (start, mut device) = (Instant::now(), Reopened::new(number)?);
+    let start = Instant::now();
+    let mut device = Reopened { driver: Some(open(number)?), open: || Driver::open(number) };
     let peak = device.with(|driver| {
         let bytes = (driver.memory()?.0 / 8).min(2 << 30) / 4096 * 4096;
         cuda::bench::peak(driver, bytes, 4000)
@@ -272,4 +270,28 @@ fn row(line: &Line, peak: Peak) -> String {
         ops / 1e12,
         100.0 * ops / peak.ops,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_failed_is_opened_anew_and_the_command_fails_at_the_end() {
+        let mut opened = 0;
+        let open = || {
+            opened += 1;
+            if opened == 2 { Err(DeviceError::Absent("gone".to_owned())) } else { Ok(opened) }
+        };
+        let mut device = Reopened { driver: Some(0), open };
+        assert_eq!(device.with(|driver| Ok(*driver)), Ok(0));
+        assert!(device.with(|_| Err::<(), _>(DeviceError::Memory(1))).is_err());
+        assert_eq!(device.with(|driver| Ok(*driver)), Ok(1));
+        assert!(device.with(|_| Err::<(), _>(DeviceError::Memory(1))).is_err());
+        assert!(matches!(device.with(|driver| Ok(*driver)), Err(DeviceError::Absent(_))));
+        assert_eq!(device.with(|driver| Ok(*driver)), Ok(3));
+        let equal = Tally { vectors: 9, differing: 0 };
+        assert!(verdict(equal, 0).is_ok() && verdict(equal, 1).is_err());
+        assert!(verdict(Tally { differing: 1, ..equal }, 0).is_err());
+    }
 }
