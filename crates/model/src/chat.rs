@@ -68,6 +68,11 @@ impl ChatTemplate {
         environment.set_recursion_limit(RECURSION_MAX);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_filter("tojson", tojson);
+        // As in Python, where nothing is not an empty list, and text and tables have a length and elements.
+        environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+        environment.add_test("sequence", |value: &Value| {
+            matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
+        });
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", |format: &str| clock::format_now(format));
         environment
@@ -140,9 +145,10 @@ fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Resu
     out.write_str(text).map_err(Error::from)
 }
 
-/// JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it.
-fn tojson(value: &Value, _ensure_ascii: Option<bool>, options: Kwargs) -> Result<String, Error> {
+/// JSON as Python's `json.dumps` writes it; characters stay as they are unless `ensure_ascii` is true.
+fn tojson(value: &Value, ensure_ascii: Option<bool>, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
+    let escaped = options.get::<Option<bool>>("ensure_ascii")?.or(ensure_ascii) == Some(true);
     let mut out = vec![];
     let written = match indent {
         None => serde::Serialize::serialize(value, &mut serde_json::Serializer::with_formatter(&mut out, OneLine)),
@@ -154,7 +160,23 @@ fn tojson(value: &Value, _ensure_ascii: Option<bool>, options: Kwargs) -> Result
     };
     let wrong = |error: String| Error::new(ErrorKind::BadSerialization, error);
     written.map_err(|error| wrong(error.to_string()))?;
-    String::from_utf8(out).map_err(|error| wrong(error.to_string()))
+    let text = String::from_utf8(out).map_err(|error| wrong(error.to_string()))?;
+    Ok(if escaped { in_ascii(&text) } else { text })
+}
+
+/// JSON whose strings spell what is not ASCII as UTF-16 units; outside of strings everything is.
+fn in_ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_ascii() {
+            out.push(character);
+        } else {
+            let units =
+                character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+            out.push_str(&units);
+        }
+    }
+    out
 }
 
 /// `", "` and `": "` between values.

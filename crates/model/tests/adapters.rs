@@ -258,7 +258,7 @@ fn values(raw: &Raw) -> Vec<f32> {
         "F32" => {
             raw.bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect()
         }
-        "F16" => halves().map(|bits| model::widen_half(bits)).collect(),
+        "F16" => halves().map(model::widen_half).collect(),
         _ => halves().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
     }
 }

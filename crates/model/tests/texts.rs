@@ -209,6 +209,14 @@ fn templates_do_what_those_of_known_models_need() {
         show("{{ {'b': [1, 2.5, none, true], 'a': {}} | tojson(indent=2) }}"),
         "{\n  \"b\": [\n    1,\n    2.5,\n    null,\n    true\n  ],\n  \"a\": {}\n}"
     );
+    assert_eq!(show("{{ ['ü😀'] | tojson(ensure_ascii=true) }}"), r#"["\u00fc\ud83d\ude00"]"#);
+    assert_eq!(show("{{ ['ü'] | tojson(ensure_ascii=False) }}{{ ['ü'] | tojson(true) }}"), r#"["ü"]["\u00fc"]"#);
+    // What is there without tools is none, and none is not an empty list.
+    assert_eq!(show("{% if tools is iterable and tools | length > 0 %}x{% endif %}"), "");
+    assert_eq!(
+        show("{% for v in ['a', [1], {'k': 1}, 3, none] %}{{ v is iterable }}/{{ v is sequence }} {% endfor %}"),
+        "True/True True/True True/True False/False False/False "
+    );
     assert_eq!(
         show("{{ true }} {{ none }} {{ tools is none }} {{ tools is defined }} {{ unknown is defined }}"),
         "True None True True False"
