@@ -236,6 +236,22 @@ fn every_small_number_of_rows_and_blocks_gives_the_exact_sum() {
     }
 }
 
+/// An adapter's second half, whose few rows of few inputs have a way of their own.
+#[test]
+fn every_rank_of_an_adapter_with_few_rows_gives_the_exact_sum() {
+    let mut ws = Workspace::default();
+    for rank in 1..=66 {
+        for rows in [1, 2 + rank % 5, 7] {
+            let seed = (rank * 10 + rows) as u64;
+            let shape = [rows, rank, [16, 33, 70][rank % 3]];
+            let problem = Problem::random(Activations::A16, shape, Values::Ordinary, Levels::Ends, seed);
+            for isa in Isa::available() {
+                problem.check(isa, &mut ws, &mut Random::new(seed));
+            }
+        }
+    }
+}
+
 /// The most inputs there may be, and the most that fill whole tiles.
 #[test]
 fn sums_at_the_very_edge_of_32_bits_are_exact() {

@@ -6,6 +6,7 @@ use model::digest::{row_leaf, tensor_leaves};
 use model::merkle::{self, Hash};
 use model::{Model, file_digest};
 use proptest::prelude::*;
+use serde_json::json;
 use support::Checkpoint;
 
 /// RFC 6962, by its recursive definition.
@@ -132,6 +133,31 @@ fn a_row_of_weights_opens_against_its_tensors_root() {
     levels[3] ^= 1;
     assert!(!merkle::verify(&root, 32, 9, &row_leaf(&levels, matrix.scales()[9]), &path));
     assert!(leaves("model.layers.1.mlp.gate.weight").is_some() && leaves("nothing").is_none());
+}
+
+/// Rows are hashed several at a time, whatever their number.
+#[test]
+fn every_row_has_the_leaf_it_has_alone() {
+    for rows in [1, 15, 16, 17, 33, 100] {
+        let mut checkpoint = Checkpoint::new("llama");
+        checkpoint.set("vocab_size", json!(rows));
+        for name in ["model.embed_tokens.weight", "lm_head.weight"] {
+            checkpoint.add(name, &[rows, 32]);
+        }
+        let model = checkpoint.load().unwrap();
+        let head = &model.weights.linears[model.plan.head].matrix;
+        let mut levels = vec![0i8; 32];
+        let alone: Vec<_> = (0..rows)
+            .map(|row| {
+                head.row(row, &mut levels);
+                row_leaf(&levels, head.scales()[row])
+            })
+            .collect();
+        for threads in 1..=3 {
+            let leaves = tensor_leaves(&model.shape, &model.plan, &model.weights, "lm_head.weight", threads).unwrap();
+            assert_eq!(leaves, alone, "{rows} rows on {threads} threads");
+        }
+    }
 }
 
 #[test]
