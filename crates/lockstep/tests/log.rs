@@ -2,70 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use receipt::{Activations, Bundle, Claims, Finish, Hash, Opening, Salts, Seeds, Settings, SigningKey, seed};
-use std::path::Path;
-use std::process::{Command, Output};
-use tlog::{Limits, Log};
+mod support;
 
-fn lockstep(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lockstep")).args(arguments).output().unwrap()
-}
+use receipt::{Bundle, Seeds, seed};
+use std::path::Path;
+use support::{bundle, key, lockstep};
+use tlog::{Limits, Log};
 
 /// The first line the command printed, and whether it was content.
 fn told(arguments: &[&str]) -> (String, bool) {
-    let output = lockstep(arguments);
-    let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
-    (text.lines().next().unwrap_or_default().to_owned(), output.status.success())
-}
-
-fn key() -> SigningKey {
-    SigningKey::from_bytes(&[7; 32])
+    let (text, content) = support::told(arguments);
+    (text.lines().next().unwrap_or_default().to_owned(), content)
 }
 
 fn open(folder: &Path) -> Log {
     Log::open(folder, &tlog::origin_of(&key().verifying_key().to_bytes()), key(), Limits::default()).unwrap()
-}
-
-/// A receipt of an answer nobody computed; logs do not mind.
-fn bundle(number: u64, previous: Option<Hash>, seed: u64) -> Bundle {
-    let settings = Settings {
-        temperature: 0.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        seed,
-        tokens_max: 1,
-        stop_tokens: vec![],
-        stop_strings: vec![],
-        shaping: receipt::Shaping::default(),
-    };
-    let salts = Salts::from_random(&[3; 64]);
-    let opening = Opening { prompt: vec![1], output: vec![2], settings, salts, leaves: vec![[1; 32]], seed: None };
-    let claims = Claims {
-        arithmetic: 1,
-        activations: Activations::A8,
-        base: [0; 32],
-        base_files: None,
-        adapter: None,
-        tokenizer: None,
-        template: None,
-        prompt: opening.prompt_hash(),
-        settings: opening.settings_hash(),
-        output: opening.output_hash(),
-        prompt_tokens: 1,
-        output_tokens: 1,
-        finish: Finish::Length,
-        seed,
-        seed_from_client: true,
-        seed_number: None,
-        trace: opening.trace_root(),
-        time_seconds: 1_790_000_000,
-        price: 0,
-        opening_seconds: 0,
-        number,
-        previous,
-    };
-    Bundle { receipt: receipt::sign(&key(), &claims), opening }
 }
 
 /// Appends receipts with these seeds; gives the last.
