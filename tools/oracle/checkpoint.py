@@ -81,7 +81,7 @@ def read_config(folder):
     scaling = {"rope_type": scaling.get("type", "default"), **scaling}
     share = scaling.get("partial_rotary_factor", c.get("partial_rotary_factor", 1.0))
 
-    window = c.get("sliding_window")
+    window = c.get("sliding_window", 4096 if kind == "mistral" else None)
     if kind == "llama" or kind != "mistral" and not c.get("use_sliding_window", False):
         window = None
     slides = ["sliding_attention" if kind == "mistral" or n >= c.get("max_window_layers", 28) else "full_attention"
