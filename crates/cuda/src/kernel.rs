@@ -45,7 +45,7 @@ kernels! {
     ATTEND_MANY_128 = "attend_many", "attend_many_128", 256;
     ATTEND_MANY_256 = "attend_many", "attend_many_256", 128;
     ATTEND_MANY_512 = "attend_many", "attend_many_512", 64;
-    ROUTE = "mixture", "route", 256;
+    ROUTE = "mixture", "route", 1024;
     GATHER = "mixture", "gather", 1024;
     COMBINE = "mixture", "combine", 256;
     SAMPLE = "sample", "sample", 1024;

@@ -38,6 +38,7 @@ fn messages_hash_to_blake3() {
 #[test]
 fn rows_are_routed_as_the_reference_routes_them() {
     all_same(check::routes(&mut Shim::default(), &mut Dice::new(6), 400, 500).unwrap());
+    all_same(check::routes(&mut Shim::default(), &mut Dice::new(10), 60, 4000).unwrap());
 }
 
 #[test]
