@@ -25,6 +25,7 @@ macro_rules! kernels {
 kernels! {
     EMBED = "embed", "embed", 256;
     PREPARE = "prepare", "prepare", 256;
+    PREPARE_FEW = "prepare", "prepare_few", 1024;
     HEADS = "heads", "heads", 128;
     PRODUCT_A8_8 = "product", "product_a8_8", 256;
     PRODUCT_A8_16 = "product", "product_a8_16", 256;
