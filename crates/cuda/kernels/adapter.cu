@@ -11,9 +11,11 @@ KERNEL(adapter_down, AdapterDown, 256) {
     SHARED u32 cells[32];
     if (blockIdx.x >= *p.tile_count) return;
     AdapterTile tile = p.tiles[blockIdx.x];
-    Share share = tile.sites[p.sites[blockIdx.y]];
+    // An index of its own would have the arguments copied to local memory.
+    u32 site = blockIdx.y == 0 ? p.sites[0] : blockIdx.y == 1 ? p.sites[1] : p.sites[2];
+    Share share = tile.sites[site];
     if (share.rank == 0) return;
-    u32 lane = lane_id(), g = lane / 4, q = lane % 4, chunks = p.x.chunks;
+    u32 lane = lane_id(), g = lane / 4, q = lane % 4, chunks = p.x.chunks, planes = p.x.planes;
     u32 column = tile.row + (g < tile.rows ? g : 0);
     const i8* x = digits_of(p.x, p.list ? p.list[column] : column) + q * 16;
     for (u32 first = 0; first < share.rank; first += 16) {
@@ -24,7 +26,7 @@ KERNEL(adapter_down, AdapterDown, 256) {
         // A group of eight ranks without a second one is taken twice; the second time's sums are not read.
         u64 half = first + 8 < share.rank ? (u64)chunks * 512 : 0;
         int d[1][1][2][4] = {};
-        if (p.x.planes == 2) {
+        if (planes == 2) {
             Chunks<2, 1, 1> operands = {{a}, half, 512, {x}, p.x.plane_stride};
             operands.all<4>(d, chunks);
         } else {
@@ -33,7 +35,7 @@ KERNEL(adapter_down, AdapterDown, 256) {
         }
 #pragma unroll
         for (u32 plane = 0; plane < 2; ++plane) {
-            if (plane == p.x.planes) break;
+            if (plane == planes) break;
 #pragma unroll
             for (int r = 0; r < 4; ++r) atomicAdd(&sums[plane][g + r / 2 * 8][2 * q + r % 2], d[0][0][plane][r]);
         }
