@@ -15,7 +15,7 @@ KERNEL(adapter_down, AdapterDown, 256) {
     u32 site = blockIdx.y == 0 ? p.sites[0] : blockIdx.y == 1 ? p.sites[1] : p.sites[2];
     Share share = tile.sites[site];
     if (share.rank == 0) return;
-    u32 lane = lane_id(), g = lane / 4, q = lane % 4, chunks = p.x.chunks;
+    u32 lane = lane_id(), g = lane / 4, q = lane % 4, chunks = p.x.chunks, planes = p.x.planes;
     u32 column = tile.row + (g < tile.rows ? g : 0);
     const i8* x = digits_of(p.x, p.list ? p.list[column] : column) + q * 16;
     for (u32 first = 0; first < share.rank; first += 16) {
@@ -23,19 +23,21 @@ KERNEL(adapter_down, AdapterDown, 256) {
         for (u32 i = threadIdx.x; i < 256; i += blockDim.x) (&sums[0][0][0])[i] = 0;
         __syncthreads();
         const i8* a = share.a + (u64)first * chunks * 64 + lane * 16;
-        bool more = first + 8 < share.rank;
-        int d[2][4] = {};
-#pragma unroll 4
-        for (u32 chunk = warp_id(); chunk < chunks; chunk += 8) {
-            Quad a0 = load_quad(a + (u64)chunk * 512), a8 = {};
-            if (more) a8 = load_quad(a + (u64)(chunks + chunk) * 512);
-            mma64(d[0], a0, a8, load_quad(x + (u64)chunk * 512));
-            if (p.x.planes == 2) mma64(d[1], a0, a8, load_quad(x + p.x.plane_stride + (u64)chunk * 512));
+        // A group of eight ranks without a second one is taken twice; the second time's sums are not read.
+        u64 half = first + 8 < share.rank ? (u64)chunks * 512 : 0;
+        int d[1][1][2][4] = {};
+        if (planes == 2) {
+            Chunks<2, 1, 1> operands = {{a}, half, 512, {x}, p.x.plane_stride};
+            operands.all<4>(d, chunks);
+        } else {
+            Chunks<1, 1, 1> operands = {{a}, half, 512, {x}, 0};
+            operands.all<4>((int(*)[1][1][4])d, chunks);
         }
 #pragma unroll
         for (u32 plane = 0; plane < 2; ++plane) {
-            if (plane >= p.x.planes) break;
-            for (int r = 0; r < 4; ++r) atomicAdd(&sums[plane][g + r / 2 * 8][2 * q + r % 2], d[plane][r]);
+            if (plane == planes) break;
+#pragma unroll
+            for (int r = 0; r < 4; ++r) atomicAdd(&sums[plane][g + r / 2 * 8][2 * q + r % 2], d[0][0][plane][r]);
         }
         __syncthreads();
         for (u32 i = threadIdx.x; i < 128; i += blockDim.x) {

@@ -58,7 +58,7 @@ KERNEL(heads, Heads, 128) {
     if (is_query || is_key) {
         if (p.query_norm) head_norm(x, d, is_query ? p.query_norm : p.key_norm, p.eps);
         rotate(x, p.pairs, p.cosines + (u64)info.position * p.pairs, p.sines + (u64)info.position * p.pairs);
-        spread(x, d, p.block, lane, 32, WarpSync());
+        spread(x, d, p.block, lane, 32, WarpSync(), Plain());
     }
     u32 magnitude = magnitude_of(x, d);
     bool finite = finite_bits(magnitude);

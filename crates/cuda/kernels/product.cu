@@ -2,10 +2,8 @@
 // multiply them, 1,024 consecutive bytes a warp and load; eight warps divide the inputs among them.
 #include "linear.cuh"
 
-#define PRODUCT_WARPS 8
-
-// COLUMNS: groups of eight rows of x; HEIGHT: groups of sixteen outputs of one block.
-template <int PLANES, int COLUMNS, int HEIGHT> DEVICE void product(const Product& p) {
+// COLUMNS: groups of eight rows of x; HEIGHT: groups of sixteen outputs of one block; DEPTH: chunks asked for at once.
+template <int PLANES, int COLUMNS, int HEIGHT, int DEPTH> DEVICE void product(const Product& p) {
     const int outputs = HEIGHT * 16, columns = COLUMNS * 8;
     SHARED int sums[PLANES][outputs][columns];
     SHARED u32 source[columns];
@@ -32,35 +30,20 @@ template <int PLANES, int COLUMNS, int HEIGHT> DEVICE void product(const Product
     }
     for (u32 i = threadIdx.x; i < PLANES * outputs * columns; i += blockDim.x) (&sums[0][0][0])[i] = 0;
     __syncthreads();
-    const i8* x[COLUMNS];
+    Chunks<PLANES, COLUMNS, HEIGHT> operands;
+    operands.half = 512;
+    operands.stride = 1024;
+    operands.plane_stride = p.x.plane_stride;
 #pragma unroll
-    for (int c = 0; c < COLUMNS; ++c) x[c] = digits_of(p.x, source[c * 8 + g]) + t * 16;
+    for (int c = 0; c < COLUMNS; ++c) operands.x[c] = digits_of(p.x, source[c * 8 + g]) + t * 16;
     u32 tiles = (target->outputs + 15) / 16;
-    const i8* w[HEIGHT];
 #pragma unroll
     for (int h = 0; h < HEIGHT; ++h) {
         u32 tile = output / 16 + h < tiles ? output / 16 + h : tiles - 1;
-        w[h] = target->weights + expert * p.expert_bytes + (u64)tile * chunks * 1024 + lane * 16;
+        operands.w[h] = target->weights + expert * p.expert_bytes + (u64)tile * chunks * 1024 + lane * 16;
     }
     int d[HEIGHT][COLUMNS][PLANES][4] = {};
-#pragma unroll 4
-    for (u32 chunk = warp_id(); chunk < chunks; chunk += PRODUCT_WARPS) {
-        Quad a[HEIGHT], a8[HEIGHT];
-#pragma unroll
-        for (int h = 0; h < HEIGHT; ++h) {
-            a[h] = load_quad(w[h] + (u64)chunk * 1024);
-            a8[h] = load_quad(w[h] + (u64)chunk * 1024 + 512);
-        }
-#pragma unroll
-        for (int c = 0; c < COLUMNS; ++c) {
-#pragma unroll
-            for (int plane = 0; plane < PLANES; ++plane) {
-                Quad b = load_quad(x[c] + plane * p.x.plane_stride + (u64)chunk * 512);
-#pragma unroll
-                for (int h = 0; h < HEIGHT; ++h) mma64(d[h][c][plane], a[h], a8[h], b);
-            }
-        }
-    }
+    operands.template all<DEPTH>(d, chunks);
 #pragma unroll
     for (int h = 0; h < HEIGHT; ++h) {
 #pragma unroll
@@ -85,9 +68,9 @@ template <int PLANES, int COLUMNS, int HEIGHT> DEVICE void product(const Product
     }
 }
 
-KERNEL(product_a8_8, Product, 256) { product<1, 1, 1>(p); }
-KERNEL(product_a8_16, Product, 256) { product<1, 2, 1>(p); }
-KERNEL(product_a8_64, Product, 256) { product<1, 8, 2>(p); }
-KERNEL(product_a16_8, Product, 256) { product<2, 1, 1>(p); }
-KERNEL(product_a16_16, Product, 256) { product<2, 2, 1>(p); }
-KERNEL(product_a16_32, Product, 256) { product<2, 4, 2>(p); }
+KERNEL(product_a8_8, Product, 256) { product<1, 1, 1, 4>(p); }
+KERNEL(product_a8_16, Product, 256) { product<1, 2, 1, 4>(p); }
+KERNEL(product_a8_64, Product, 256) { product<1, 8, 2, 4>(p); }
+KERNEL(product_a16_8, Product, 256) { product<2, 1, 1, 4>(p); }
+KERNEL(product_a16_16, Product, 256) { product<2, 2, 1, 4>(p); }
+KERNEL(product_a16_32, Product, 256) { product<2, 4, 2, 4>(p); }

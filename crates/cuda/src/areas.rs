@@ -5,6 +5,7 @@ use crate::arguments::{AdapterTile, DrawRow, ExpertTile, Header, QueryTile, Row,
 use crate::batch::Heads;
 use crate::launcher::{Buffer, DeviceError, Launcher};
 use crate::packing::chunks;
+use crate::pass::row_bytes;
 use crate::weights::chunks_max;
 use exact::Activations;
 use model::{Mlp, Plan, Shape};
@@ -160,7 +161,7 @@ impl Sizes<'_> {
         let digits = |rows: usize, chunks: usize| self.activations.planes() * padded(rows) * chunks * 64;
         let units = limits.part_bytes / (8 * (shape.head_dim + 2) * 4);
         let widest = inner.max(expert_width).max(query).max(shape.hidden);
-        let spill = if widest * 4 > self.shared_max { rows.max(slots) * widest } else { 0 };
+        let spill = if row_bytes(widest) > self.shared_max { rows.max(slots) * widest } else { 0 };
         let traced = usize::from(limits.trace);
         let pairs = shape.rotary.inverse_frequencies.len();
         match area {

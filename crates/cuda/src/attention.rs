@@ -227,6 +227,8 @@ pub(crate) fn check(shape: &model::Shape) -> Result<(), DeviceError> {
         format!("heads of {} dimensions: the CUDA kernels take up to 512", shape.head_dim)
     } else if experts > 1024 {
         format!("{experts} experts: the CUDA kernels take up to 1,024")
+    } else if shape.vocabulary > 1 << 22 {
+        format!("{} tokens: the CUDA kernels take vocabularies up to {}", shape.vocabulary, 1 << 22)
     } else if leaf_message(shape) > 288 * 1024 || layer_message(shape) > 288 * 1024 {
         "rows too wide to hash on the device".to_owned()
     } else {

@@ -25,6 +25,7 @@ macro_rules! kernels {
 kernels! {
     EMBED = "embed", "embed", 256;
     PREPARE = "prepare", "prepare", 256;
+    PREPARE_FEW = "prepare", "prepare_few", 1024;
     HEADS = "heads", "heads", 128;
     PRODUCT_A8_8 = "product", "product_a8_8", 256;
     PRODUCT_A8_16 = "product", "product_a8_16", 256;
@@ -45,7 +46,7 @@ kernels! {
     ATTEND_MANY_128 = "attend_many", "attend_many_128", 256;
     ATTEND_MANY_256 = "attend_many", "attend_many_256", 128;
     ATTEND_MANY_512 = "attend_many", "attend_many_512", 64;
-    ROUTE = "mixture", "route", 256;
+    ROUTE = "mixture", "route", 1024;
     GATHER = "mixture", "gather", 1024;
     COMBINE = "mixture", "combine", 256;
     SAMPLE = "sample", "sample", 1024;

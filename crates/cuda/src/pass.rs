@@ -42,6 +42,21 @@ pub(crate) struct Pass<'a, L: Launcher> {
     pub(crate) shared_max: usize,
 }
 
+/// Up to this many rows a block of more threads prepares each, if it is wider than their number: most multiprocessors
+/// have one row at most.
+const FEW_ROWS: usize = 128;
+
+/// The kernel that prepares so many rows of a width.
+pub(crate) fn preparing(rows: usize, width: usize) -> Kernel {
+    let few = kernel::PREPARE_FEW;
+    if rows <= FEW_ROWS && width > few.threads as usize { few } else { kernel::PREPARE }
+}
+
+/// Bytes of shared memory for a row that is being prepared: its values lie anywhere within groups of 32.
+pub(crate) fn row_bytes(width: usize) -> usize {
+    width.next_multiple_of(32) * 4
+}
+
 /// Bytes of one head's keys and values of one page and layer: see heads.cu.
 pub(crate) fn block_bytes(head_dim: usize) -> usize {
     head_dim.div_ceil(64) * 4096 + head_dim.div_ceil(16) * 1024 + 512
@@ -149,8 +164,8 @@ impl<L: Launcher> Pass<'_, L> {
         arguments.width = width as u32;
         arguments.block = if self.shape.spread { spread_block(width) as u32 } else { 1 };
         arguments.eps = self.shape.norm_eps;
-        let fits = width * 4 <= self.shared_max;
+        let fits = row_bytes(width) <= self.shared_max;
         arguments.scratch = if fits { 0 } else { self.at(Area::Scratch) };
-        self.launch(kernel::PREPARE, [bound, 1, 1], if fits { width * 4 } else { 0 }, &arguments)
+        self.launch(preparing(bound, width), [bound, 1, 1], if fits { row_bytes(width) } else { 0 }, &arguments)
     }
 }

@@ -23,11 +23,14 @@ fn rows_are_normed_spread_and_quantised_as_the_reference_does() {
 #[test]
 fn products_are_the_references_whatever_kernel_makes_them() {
     all_same(check::products(&mut Shim::default(), &mut Dice::new(3), 30_000, [140, 150, 330]).unwrap());
+    // Inputs that keep every warp busy for several turns.
+    all_same(check::products(&mut Shim::default(), &mut Dice::new(9), 8_000, [40, 60, 9000]).unwrap());
 }
 
 #[test]
 fn tokens_are_drawn_as_the_reference_draws_them() {
     all_same(check::draws(&mut Shim::default(), &mut Dice::new(4), 700, 700).unwrap());
+    all_same(check::draws(&mut Shim::default(), &mut Dice::new(11), 150, 40_000).unwrap());
 }
 
 #[test]
@@ -38,6 +41,7 @@ fn messages_hash_to_blake3() {
 #[test]
 fn rows_are_routed_as_the_reference_routes_them() {
     all_same(check::routes(&mut Shim::default(), &mut Dice::new(6), 400, 500).unwrap());
+    all_same(check::routes(&mut Shim::default(), &mut Dice::new(10), 60, 4000).unwrap());
 }
 
 #[test]

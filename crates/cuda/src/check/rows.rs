@@ -2,9 +2,9 @@
 
 use super::{Dice, Scratch, Tally, same};
 use crate::arguments::{Header, Prepare, Row, Rows8};
-use crate::kernel;
 use crate::launcher::{DeviceError, Launcher};
 use crate::packing::chunks;
+use crate::pass::{preparing, row_bytes};
 use exact::quantise::Quantised;
 use exact::{Activations, Isa, norm, spread};
 
@@ -44,7 +44,7 @@ pub fn rows<L: Launcher>(launcher: &mut L, dice: &mut Dice, vectors: u64, width:
 
 fn trial<L: Launcher>(launcher: &mut L, case: &Case, tally: &mut Tally) -> Result<(), DeviceError> {
     let (rows, width, planes) = (case.rows, case.width, case.activations.planes());
-    let (chunks, fits) = (chunks(width), width * 4 <= launcher.shared_max() as usize);
+    let (chunks, fits) = (chunks(width), row_bytes(width) <= launcher.shared_max() as usize);
     let plane = rows.next_multiple_of(8) * chunks * 64;
     let mut scratch = Scratch::new(launcher);
     let table: Vec<Row> = (0..rows as u32).map(|segment| Row { segment, ..Row::default() }).collect();
@@ -74,7 +74,7 @@ fn trial<L: Launcher>(launcher: &mut L, case: &Case, tally: &mut Tally) -> Resul
         slots: 1,
         eps: 1e-5,
     };
-    scratch.launch(kernel::PREPARE, [rows, 1, 1], if fits { width * 4 } else { 0 }, &arguments)?;
+    scratch.launch(preparing(rows, width), [rows, 1, 1], if fits { row_bytes(width) } else { 0 }, &arguments)?;
     let digits: Vec<i8> = scratch.get(out.digits, planes * plane)?;
     let scales: Vec<f32> = scratch.get(out.scales, rows)?;
     let floats: Vec<f32> = scratch.get(arguments.spread_out, rows * width)?;
