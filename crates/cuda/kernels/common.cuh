@@ -142,8 +142,8 @@ DEVICE void mma64(int d[4], const Quad& a, const Quad& a8, const Quad& b) {
     mma(d, a.w[2], a8.w[2], a.w[3], a8.w[3], b.w[2], b.w[3]);
 }
 
-// c plus the products of four signed bytes each. Spelled out: the intrinsic is declared in a header of the toolkit, and without
-// it NVRTC leaves a call that no driver can resolve.
+// c plus the products of four signed bytes each. Spelled out: the intrinsic is declared in a header of the toolkit, and
+// without it NVRTC leaves a call that no driver can resolve.
 DEVICE int dot4(u32 a, u32 b, int c) {
 #ifdef LOCKSTEP_SHIM
     return __dp4a((int)a, (int)b, c);

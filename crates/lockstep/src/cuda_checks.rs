@@ -93,7 +93,7 @@ pub(crate) fn selftest(
         ("hashes", Box::new(|l, d| check::hashes(l, d, 50_000, 20_000))),
         ("hashes of long messages", Box::new(|l, d| check::hashes(l, d, 500, 288 * 1024))),
         ("random models, short sequences", Box::new(|l, d| check::models(l, d, 60, 200))),
-        ("random models, several spans", Box::new(|l, d| check::models(l, d, 8, 3000))),
+        ("random models, several spans", Box::new(|l, d| check::models(l, d, 9, 3000))),
         ("the given model and its adapters", Box::new(|l, d| check::given(l, d, model, adapters, 6, 300))),
     ];
     let (mut all, mut failures) = (Tally::default(), 0);

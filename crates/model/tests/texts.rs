@@ -209,8 +209,12 @@ fn templates_do_what_those_of_known_models_need() {
         show("{{ {'b': [1, 2.5, none, true], 'a': {}} | tojson(indent=2) }}"),
         "{\n  \"b\": [\n    1,\n    2.5,\n    null,\n    true\n  ],\n  \"a\": {}\n}"
     );
-    assert_eq!(show("{{ ['ü😀'] | tojson(ensure_ascii=true) }}"), r#"["\u00fc\ud83d\ude00"]"#);
+    assert_eq!(show("{{ ['ü😀\u{7f}'] | tojson(ensure_ascii=true) }}"), r#"["\u00fc\ud83d\ude00\u007f"]"#);
     assert_eq!(show("{{ ['ü'] | tojson(ensure_ascii=False) }}{{ ['ü'] | tojson(true) }}"), r#"["ü"]["\u00fc"]"#);
+    assert_eq!(
+        show("{{ unknown is sequence }} {{ messages[0:] is sequence }} {{ unknown is iterable }}"),
+        "True True True"
+    );
     // What is there without tools is none, and none is not an empty list.
     assert_eq!(show("{% if tools is iterable and tools | length > 0 %}x{% endif %}"), "");
     assert_eq!(

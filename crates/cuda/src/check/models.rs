@@ -11,7 +11,7 @@ use model::{Adapter, Mlp, Model, Rotary, Shape};
 use std::sync::Arc;
 
 /// Dimensions of heads: every attention kernel takes some of these, full and in part.
-const HEAD_DIMS: [usize; 8] = [256, 16, 64, 128, 20, 512, 80, 300];
+const HEAD_DIMS: [usize; 9] = [256, 16, 64, 128, 20, 512, 80, 300, 132];
 
 fn shape(dice: &mut Dice, head_dim: usize) -> Shape {
     let key_heads = 1 + dice.below(3);
@@ -52,7 +52,7 @@ struct Sequence {
     leaves: Vec<Hash>,
 }
 
-/// Checks `count` random models, each on several sequences of up to `tokens` tokens in random chunks and company. Eight
+/// Checks `count` random models, each on several sequences of up to `tokens` tokens in random chunks and company. Nine
 /// have heads of every kind.
 pub fn models<L: Launcher>(
     launcher: &mut L,
