@@ -59,7 +59,6 @@ class Config:
     head_norms: bool
     tied: bool
     theta: float
-    rotary_dims: int
     scaling: dict
     windows: list  # per layer: the sliding window, or None
     experts: list  # per layer: the number of experts, or 0
@@ -79,7 +78,8 @@ def read_config(folder):
 
     scaling = c.get("rope_parameters") or c.get("rope_scaling") or {}
     scaling = {"rope_type": scaling.get("type", "default"), **scaling}
-    share = scaling.get("partial_rotary_factor", c.get("partial_rotary_factor", 1.0))
+    if scaling.get("partial_rotary_factor", c.get("partial_rotary_factor", 1.0)) != 1.0:
+        raise ValueError("heads rotated in part are not covered")
 
     window = c.get("sliding_window", 4096 if kind == "mistral" else None)
     if kind == "llama" or kind != "mistral" and not c.get("use_sliding_window", False):
@@ -100,7 +100,6 @@ def read_config(folder):
         head_norms=kind in ("qwen3", "qwen3_moe"),
         tied=c.get("tie_word_embeddings", False),
         theta=float(scaling.get("rope_theta", c.get("rope_theta", 10000.0))),
-        rotary_dims=int(head_dim * share),
         scaling=scaling,
         windows=[window if s == "sliding_attention" else None for s in slides],
         experts=[experts if s else 0 for s in sparse],

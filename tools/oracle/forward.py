@@ -9,7 +9,7 @@ from layers import A8, A16, attention, frequencies, quantise, rmsnorm, rotary_ta
 def logits(model, ids, mode):
     """[tokens, vocabulary] for the token ids of one sequence, in activation mode A8 or A16."""
     config = model.config
-    table = rotary_table(range(len(ids)), frequencies(config.theta, config.rotary_dims, config.scaling))
+    table = rotary_table(range(len(ids)), frequencies(config.theta, config.head_dim, config.scaling))
     x = model.embedding()[ids]
     for n in range(config.layers):
         at = f"model.layers.{n}."

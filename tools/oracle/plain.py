@@ -10,7 +10,7 @@ from layers import frequencies
 def logits(model, ids):
     """([tokens, vocabulary], for each layer of experts the chosen ids [tokens, chosen], ascending)."""
     config, routes, tokens = model.config, [], np.arange(len(ids))
-    angles = np.outer(tokens, frequencies(config.theta, config.rotary_dims, config.scaling))
+    angles = np.outer(tokens, frequencies(config.theta, config.head_dim, config.scaling))
     x = model.tensors["model.embed_tokens.weight"].astype(float)[ids]
     for n in range(config.layers):
         at = f"model.layers.{n}."
