@@ -171,7 +171,7 @@ def build(case, folder):
     return sequences, logits
 
 
-def score(lockstep, folder, adapter, activations, ids):
+def score(lockstep, name, folder, adapter, activations, ids):
     (folder / "ids").write_text(" ".join(str(int(token)) for token in ids))
     out = folder / "logits.safetensors"
     command = [lockstep, "score", "--model", folder, "--token-ids", folder / "ids", "--logits", out, "--no-cache",
@@ -179,7 +179,7 @@ def score(lockstep, folder, adapter, activations, ids):
     command += ["--adapter", folder / "adapters" / adapter] if adapter else []
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{folder.name} {adapter or ''}: {done.stderr.strip()}")
+        sys.exit(f"{name} {adapter or ''}: {done.stderr.strip()}")
     return load_file(out)["logits"]
 
 
@@ -210,8 +210,10 @@ def main():
             folder = pathlib.Path(folder)
             sequences, logits = build(case, folder)
             for adapter, wanted in logits.items():
-                found = [distance(case, [score(lockstep, folder, adapter, mode, ids) for ids in sequences], wanted)
-                         for mode in ("a8", "a16")]
+                found = []
+                for mode in ("a8", "a16"):
+                    got = [score(lockstep, name, folder, adapter, mode, ids) for ids in sequences]
+                    found.append(distance(case, got, wanted))
                 print(f"{name:18} {adapter or '':14} {found[0]:6.2f}  {found[1]:6.2f}", flush=True)
                 if not max(found) <= arguments.limit:
                     beyond.append(f"{name} {adapter or ''}")
