@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Isa(Level);
 
-/// Instruction sets in ascending order of speed; each implies those before it.
+/// Instruction sets, those of one kind of processor in ascending order of speed; each implies those before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Level {
     /// Plain Rust: the reference.
@@ -20,13 +20,26 @@ pub(crate) enum Level {
     Avx512,
     /// AMX int8 tiles for large products, AVX-512 for the rest.
     Amx,
+    /// NEON, which every 64-bit Arm processor has.
+    Neon,
+    /// NEON with dot products of bytes.
+    Dotprod,
 }
+
+/// Every instruction set of this kind of processor, slowest first.
+const LEVELS: &[Level] = if cfg!(target_arch = "x86_64") {
+    &[Level::Scalar, Level::Avx2, Level::Avx512, Level::Amx]
+} else if cfg!(target_arch = "aarch64") {
+    &[Level::Scalar, Level::Neon, Level::Dotprod]
+} else {
+    &[Level::Scalar]
+};
 
 /// Why an instruction set could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IsaError {
     /// Not one of the known names.
-    #[error("unknown instruction set {0:?}: use scalar, avx2, avx512 or amx")]
+    #[error("unknown instruction set {0:?}: use scalar, avx2, avx512 or amx; on Arm neon or dotprod")]
     Unknown(String),
     /// Known, but this processor or operating system lacks it.
     #[error("this machine has no {0}: it has {1}")]
@@ -44,11 +57,7 @@ impl Isa {
 
     /// Every instruction set of this machine, slowest first.
     pub fn available() -> Vec<Isa> {
-        [Level::Scalar, Level::Avx2, Level::Avx512, Level::Amx]
-            .into_iter()
-            .filter(|level| *level <= best_level())
-            .map(Isa)
-            .collect()
+        LEVELS.iter().copied().filter(|level| *level <= best_level()).map(Isa).collect()
     }
 
     /// Its name on the command line.
@@ -58,6 +67,8 @@ impl Isa {
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
             Level::Amx => "amx",
+            Level::Neon => "neon",
+            Level::Dotprod => "dotprod",
         }
     }
 
@@ -82,18 +93,15 @@ impl FromStr for Isa {
     type Err = IsaError;
 
     fn from_str(name: &str) -> Result<Isa, IsaError> {
-        let level = match name {
-            "scalar" => Level::Scalar,
-            "avx2" => Level::Avx2,
-            "avx512" => Level::Avx512,
-            "amx" => Level::Amx,
-            _ => return Err(IsaError::Unknown(name.to_owned())),
-        };
-        if level <= best_level() {
-            Ok(Isa(level))
+        use Level::*;
+        let all = [Scalar, Avx2, Avx512, Amx, Neon, Dotprod].map(Isa);
+        let isa = all.into_iter().find(|isa| isa.name() == name).ok_or_else(|| IsaError::Unknown(name.to_owned()))?;
+        let available = Isa::available();
+        if available.contains(&isa) {
+            Ok(isa)
         } else {
-            let known: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
-            Err(IsaError::Missing(Isa(level).name(), known.join(", ")))
+            let known: Vec<_> = available.into_iter().map(Isa::name).collect();
+            Err(IsaError::Missing(isa.name(), known.join(", ")))
         }
     }
 }
@@ -103,9 +111,14 @@ fn best_level() -> Level {
     *BEST.get_or_init(detect)
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detect() -> Level {
     Level::Scalar
+}
+
+#[cfg(target_arch = "aarch64")]
+fn detect() -> Level {
+    if std::arch::is_aarch64_feature_detected!("dotprod") { Level::Dotprod } else { Level::Neon }
 }
 
 #[cfg(target_arch = "x86_64")]

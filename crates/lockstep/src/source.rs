@@ -37,7 +37,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Instruction set. Default: the fastest this machine has.
-    #[arg(long, value_name = "scalar|avx2|avx512|amx")]
+    #[arg(long, value_name = "scalar|avx2|avx512|amx|neon|dotprod")]
     isa: Option<String>,
 }
 

@@ -12,6 +12,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod narrow;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod spread;
@@ -21,6 +23,7 @@ mod transpose;
 use crate::hash::Block;
 use crate::isa::{Isa, Level};
 use crate::quantise::{CHUNK, CHUNK_STRIDE, TILE_ROWS};
+#[cfg(target_arch = "x86_64")]
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -39,7 +42,6 @@ macro_rules! versions {
             #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
             fn avx512($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
             match isa.level() {
-                $crate::isa::Level::Scalar => $body($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
                 // SAFETY: an Isa of this level exists only where the processor has these instructions.
@@ -48,7 +50,7 @@ macro_rules! versions {
                 #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
                 // SAFETY: as above.
                 $crate::isa::Level::Avx512 | $crate::isa::Level::Amx => unsafe { avx512($($arg),*) },
-                #[cfg(not(target_arch = "x86_64"))]
+                // The reference; on Arm all of it is compiled for NEON.
                 _ => $body($($arg),*),
             }
         }
@@ -125,6 +127,7 @@ pub(crate) struct Right<'a> {
 /// tiles from all.
 pub(crate) struct Multiplier {
     isa: Isa,
+    #[cfg(target_arch = "x86_64")]
     tiles: Cell<bool>,
     /// The tiles are a thread's own.
     thread: PhantomData<*const ()>,
@@ -132,7 +135,12 @@ pub(crate) struct Multiplier {
 
 impl Multiplier {
     pub(crate) fn new(isa: Isa) -> Self {
-        Multiplier { isa, tiles: Cell::new(false), thread: PhantomData }
+        Multiplier {
+            isa,
+            #[cfg(target_arch = "x86_64")]
+            tiles: Cell::new(false),
+            thread: PhantomData,
+        }
     }
 
     /// `panel[plane][row][column] = Σ (left + 128) · right`, modulo 2³², for every plane, row and column.
@@ -141,7 +149,6 @@ impl Multiplier {
         left.check(right.groups);
         assert!(right.blocks * 16 <= PANEL_COLUMNS && right.blocks * right.groups * 64 <= right.packed.len());
         match self.isa.level() {
-            Level::Scalar => scalar::products(left, right, panel),
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
             // SAFETY: the processor has the instructions (an Isa of this level exists); bounds were checked above.
@@ -164,7 +171,14 @@ impl Multiplier {
                     avx512::products(left, right, panel);
                 }
             },
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+            // SAFETY: the processor has the instructions (an Isa of this level exists); bounds were checked above.
+            Level::Neon => unsafe { neon::plain::products(left, right, panel) },
+            #[cfg(target_arch = "aarch64")]
+            #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+            // SAFETY: the processor has the instructions (an Isa of this level exists); bounds were checked above.
+            Level::Dotprod => unsafe { neon::dotprod::products(left, right, panel) },
             _ => scalar::products(left, right, panel),
         }
     }
@@ -190,7 +204,6 @@ pub(crate) fn row_products(isa: Isa, left: &[u8], rows: &[i8], stride: usize, su
     assert!(stride.is_multiple_of(CHUNK) && sums.len() * stride <= rows.len());
     assert!(stride == 0 || (stride / CHUNK - 1) * CHUNK_STRIDE + CHUNK <= left.len());
     match isa.level() {
-        Level::Scalar => scalar::row_products(left, rows, stride, sums),
         #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
         // SAFETY: the processor has the instructions (an Isa of this level exists); bounds were checked above.
@@ -199,7 +212,14 @@ pub(crate) fn row_products(isa: Isa, left: &[u8], rows: &[i8], stride: usize, su
         #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
         // SAFETY: as above.
         Level::Avx512 | Level::Amx => unsafe { avx512::row_products(left, rows, stride, sums) },
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: the processor has the instructions (an Isa of this level exists); bounds were checked above.
+        Level::Neon => unsafe { neon::plain::row_products(left, rows, stride, sums) },
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: the processor has the instructions (an Isa of this level exists); bounds were checked above.
+        Level::Dotprod => unsafe { neon::dotprod::row_products(left, rows, stride, sums) },
         _ => scalar::row_products(left, rows, stride, sums),
     }
 }
@@ -216,7 +236,7 @@ pub(crate) struct Narrow<'a> {
 
 /// Whether [`add_narrow`] serves a map of so many groups of inputs: one chunk of digits.
 pub(crate) fn narrow_suits(isa: Isa, groups: usize) -> bool {
-    matches!(isa.level(), Level::Avx512 | Level::Amx) && groups <= CHUNK / 4
+    !matches!(isa.level(), Level::Scalar | Level::Avx2) && groups <= CHUNK / 4
 }
 
 /// `y[n] = fma(product, gain, y[n])`, the product as the panels' epilogue computes it.
@@ -226,25 +246,42 @@ pub(crate) fn add_narrow(isa: Isa, narrow: Narrow<'_>, scale: f32, gain: f32, y:
     assert!(narrow_suits(isa, narrow.groups) && narrow.high.len().min(narrow.low.len()) >= 4 * narrow.groups);
     assert!(narrow.packed.len() >= columns * 4 * narrow.groups);
     assert!(narrow.scales.len() >= columns);
-    #[cfg(target_arch = "x86_64")]
-    #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
-    // SAFETY: the processor has the instructions (`narrow_suits`); bounds were checked above.
-    unsafe {
-        narrow::add_512(narrow, scale, gain, y);
+    match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: the processor has the instructions (an Isa of this level exists); bounds were checked above.
+        Level::Avx512 | Level::Amx => unsafe { narrow::add_512(narrow, scale, gain, y) },
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: as above.
+        Level::Neon => unsafe { neon::plain::add_narrow(narrow, scale, gain, y) },
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: as above.
+        Level::Dotprod => unsafe { neon::dotprod::add_narrow(narrow, scale, gain, y) },
+        _ => unreachable!("narrow_suits allows the levels above"),
     }
 }
 
 /// Asks memory for bytes that will be needed soon, into the second-level cache.
 #[inline]
 pub(crate) fn fetch(bytes: &[i8]) {
-    #[cfg(target_arch = "x86_64")]
     // The last byte may be in a line of its own.
     for line in bytes.chunks(64).chain(bytes.last_chunk::<1>().map(<[i8; 1]>::as_slice)) {
+        #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "prefetches have no safe form")]
         // SAFETY: a prefetch touches nothing.
         unsafe {
             std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.as_ptr());
         }
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "prefetches have no safe form")]
+        // SAFETY: as above.
+        unsafe {
+            std::arch::asm!("prfm pldl2keep, [{at}]", at = in(reg) line.as_ptr(), options(nostack, preserves_flags));
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = line;
     }
 }
 
@@ -288,7 +325,6 @@ pub(crate) fn transpose(
 /// Runs products on registers alone for some microseconds; gives how many operations that was.
 pub(crate) fn saturate(isa: Isa) -> f64 {
     match isa.level() {
-        Level::Scalar => scalar::saturate(),
         #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
         // SAFETY: the processor has the instructions (an Isa of this level exists).
@@ -299,7 +335,14 @@ pub(crate) fn saturate(isa: Isa) -> f64 {
         Level::Avx512 => unsafe { avx512::saturate() },
         #[cfg(target_arch = "x86_64")]
         Level::Amx => amx::saturate(),
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: the processor has the instructions (an Isa of this level exists).
+        Level::Neon => unsafe { neon::plain::saturate() },
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: the processor has the instructions (an Isa of this level exists).
+        Level::Dotprod => unsafe { neon::dotprod::saturate() },
         _ => scalar::saturate(),
     }
 }
