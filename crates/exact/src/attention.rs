@@ -4,7 +4,7 @@
 //! [`Matrix`](crate::matrix::Matrix) whose outputs are positions, values as one whose inputs are positions.
 
 use crate::elementary::{exp2, round_small};
-use crate::kernels::{self, Left, Multiplier, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
+use crate::kernels::{self, Ahead, Left, Multiplier, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
 use crate::linear::left;
 use crate::quantise::{CHUNK_STRIDE, NotFinite, Quantised, TILE_ROWS, level, magnitude_bits, scale_of};
 use crate::shared::Shared;
@@ -182,7 +182,7 @@ pub fn attend<'a>(
             packed: bytemuck::cast_slice(keys),
             blocks: POSITIONS / 16,
             groups: d.div_ceil(4),
-            soon: Some(&[]),
+            ahead: Ahead::Soon(&[]),
         };
         multiplier.products(q, right, &mut ws.panel);
         let (s_k, s_v): (&[f32], &[f32]) = (layout.words(bytes, 0), layout.words(bytes, 1));
@@ -212,7 +212,7 @@ pub fn attend<'a>(
                 packed: &bytemuck::cast_slice(values)[part * 16 * POSITIONS..],
                 blocks,
                 groups: POSITIONS / 4,
-                soon: Some(&[]),
+                ahead: Ahead::Soon(&[]),
             };
             let w = Left {
                 bytes: ws.weights.as_flattened().as_flattened(),

@@ -1,6 +1,6 @@
 //! Linear maps on quantised rows (specification, sections 2 and 3).
 
-use crate::kernels::{self, Left, Multiplier, Narrow, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
+use crate::kernels::{self, Ahead, Left, Multiplier, Narrow, PANEL_COLUMNS, PANEL_ROWS, Panel, Right, versions};
 use crate::matrix::{BLOCK, Matrix, RowMatrix};
 use crate::quantise::{Quantised, TILE_ROWS};
 use crate::shared::Shared;
@@ -140,6 +140,7 @@ impl Product<'_> {
         let stride = self.weights.block_stride();
         let packed: &[i8] = bytemuck::cast_slice(self.weights.packed());
         let groups = self.weights.inputs().div_ceil(4);
+        let more = next.len() == blocks.len();
         let mut next = &packed[next.start * stride..next.end * stride];
         let soon_bytes = blocks.len() * stride / SOON_CALLS;
         let column = blocks.start * BLOCK;
@@ -150,8 +151,8 @@ impl Product<'_> {
             let most = if row.is_multiple_of(TILE_ROWS) { PANEL_ROWS } else { TILE_ROWS - row % TILE_ROWS };
             let height = (rows.end - row).min(most);
             let soon = next.split_off(..next.len().min(soon_bytes)).unwrap_or_default();
-            let soon = (rows.len() > PANEL_ROWS).then_some(soon);
-            let right = Right { packed: &packed[blocks.start * stride..], blocks: blocks.len(), groups, soon };
+            let ahead = if rows.len() > PANEL_ROWS { Ahead::Soon(soon) } else { Ahead::These { more } };
+            let right = Right { packed: &packed[blocks.start * stride..], blocks: blocks.len(), groups, ahead };
             self.multiplier.products(left(self.x, row, height), right, panel);
             finish(
                 self.isa,
@@ -184,7 +185,7 @@ pub fn integer_sums(isa: Isa, x: &Quantised, row: usize, weights: &Matrix, out: 
     for block in (0..weights.blocks()).step_by(PANEL_COLUMNS / BLOCK) {
         let blocks = (weights.blocks() - block).min(PANEL_COLUMNS / BLOCK);
         let groups = weights.inputs().div_ceil(4);
-        let right = Right { packed: &packed[block * stride..], blocks, groups, soon: None };
+        let right = Right { packed: &packed[block * stride..], blocks, groups, ahead: Ahead::These { more: false } };
         multiplier.products(left(x, row, 1), right, &mut workspace.panel);
         let column = block * BLOCK;
         let width = (outputs - column).min(blocks * BLOCK);

@@ -144,7 +144,7 @@ pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Pane
         let x = left.bytes.as_ptr();
         // One tile of rows reads weights faster than it multiplies: four blocks at a time keep more reads under way.
         let four = left.planes == 1 && tiles == 1 && right.blocks == 4;
-        let mut soon = right.soon;
+        let mut soon = right.soon();
         for block in (0..right.blocks).step_by(if four { 4 } else { 2 }) {
             let weights = right.packed.as_ptr().add(block * stride);
             let second = (block + 1 < right.blocks).then(|| weights.add(stride));
@@ -162,7 +162,7 @@ pub(super) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Pane
                         let b = x.add(plane(tile + 1, 0));
                         pair(a, b, weights, second, chunks, out(0, tile), out(0, tile + 1), &mut soon);
                     } else if four {
-                        single_four(a, weights, stride, chunks, out(0, tile));
+                        single_four(a, weights, stride, chunks, right.more(), out(0, tile));
                     } else {
                         single(a, weights, second, chunks, out(0, tile));
                     }
@@ -221,27 +221,34 @@ unsafe fn pair(
     }
 }
 
-/// One left tile times four blocks, `stride` bytes apart.
+/// How far ahead weights are asked for, in chunks of a block.
+const AHEAD: usize = 3;
+
+/// One left tile times four blocks, `stride` bytes apart; with `more`, the next call takes the four after them, whose
+/// beginnings are asked for at the end of these.
 ///
 /// # Safety
 /// As for `pair`.
-unsafe fn single_four(a: *const u8, first: *const i8, stride: usize, chunks: usize, out: *mut i32) {
-    // SAFETY: reads and writes only what the caller vouches for.
+unsafe fn single_four(a: *const u8, first: *const i8, stride: usize, chunks: usize, more: bool, out: *mut i32) {
+    let ahead = AHEAD * 1024;
+    // SAFETY: reads and writes only what the caller vouches for; prefetches touch nothing.
     unsafe {
         asm!(
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
             "2:",
+            "cmp {chunks}, {near}",
+            "cmove {ahead}, {jump}",
             "tileloadd tmm4, [{a} + {row}]",
             "tileloadd tmm5, [{first} + {row}]",
-            prefetch_tile!("prefetcht0", "first", "4096"),
+            prefetch_tile!("prefetcht0", "first", "{ahead}"),
             "tileloadd tmm6, [{second} + {row}]",
-            prefetch_tile!("prefetcht0", "second", "4096"),
+            prefetch_tile!("prefetcht0", "second", "{ahead}"),
             "tdpbusd tmm0, tmm4, tmm5",
             "tileloadd tmm7, [{third} + {row}]",
-            prefetch_tile!("prefetcht0", "third", "4096"),
+            prefetch_tile!("prefetcht0", "third", "{ahead}"),
             "tdpbusd tmm1, tmm4, tmm6",
             "tileloadd tmm5, [{fourth} + {row}]",
-            prefetch_tile!("prefetcht0", "fourth", "4096"),
+            prefetch_tile!("prefetcht0", "fourth", "{ahead}"),
             "tdpbusd tmm2, tmm4, tmm7",
             "tdpbusd tmm3, tmm4, tmm5",
             "add {a}, 1024", "add {first}, 1024", "add {second}, 1024", "add {third}, 1024", "add {fourth}, 1024",
@@ -259,6 +266,9 @@ unsafe fn single_four(a: *const u8, first: *const i8, stride: usize, chunks: usi
             third = inout(reg) first.add(2 * stride) => _,
             fourth = inout(reg) first.add(3 * stride) => _,
             chunks = inout(reg) chunks => _,
+            ahead = inout(reg) ahead => _,
+            near = const AHEAD,
+            jump = in(reg) if more { ahead + 3 * stride } else { ahead },
             out = in(reg) out,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 const PLANE: usize = PANEL_ROWS * PANEL_COLUMNS;
 
 /// How far ahead weights are asked for, in bytes.
-const PREFETCH: usize = 4096;
+const PREFETCH: usize = 3072;
 
 /// # Safety
 /// The bounds that `Multiplier::products` checks.
@@ -70,10 +70,10 @@ unsafe fn blocks<const P: usize, const R: usize, const B: usize, const U: usize>
         unsafe {
             let (weights, out) = (right.packed.as_ptr().add(block * stride), out.add(block * 16));
             if block + B <= right.blocks {
-                tile::<P, R, B, U>(digits, plane_stride, weights, right.groups, out);
+                tile::<P, R, B, U>(digits, plane_stride, weights, right.groups, right.more(), out);
                 block += B;
             } else {
-                tile::<P, R, 1, U>(digits, plane_stride, weights, right.groups, out);
+                tile::<P, R, 1, U>(digits, plane_stride, weights, right.groups, false, out);
                 block += 1;
             }
         }
@@ -87,37 +87,42 @@ unsafe fn tile<const P: usize, const R: usize, const B: usize, const U: usize>(
     plane_stride: usize,
     mut weights: *const i8,
     groups: usize,
+    more: bool,
     out: *mut i32,
 ) {
     let stride = groups * 64;
+    // Near a block's end the next lines are the beginning of the block that comes B blocks later.
+    let jump = if more { PREFETCH + (B - 1) * stride } else { PREFETCH };
     let mut sums = [[[[_mm512_setzero_si512(); U]; B]; R]; P];
-    let step = |digits: *const u8, weights: *const i8, sums: &mut [[[[__m512i; U]; B]; R]; P], u: usize| {
-        // SAFETY: at most `groups` groups are read, for which the dispatcher checked both buffers.
-        unsafe {
-            let mut w = [_mm512_setzero_si512(); B];
-            for b in 0..B {
-                w[b] = _mm512_loadu_si512(weights.add(b * stride).cast());
-                if P * R <= 4 {
-                    // Few rows: the weights come from memory, and the hardware alone does not ask early enough.
-                    _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(b * stride + PREFETCH).cast());
+    let step =
+        |digits: *const u8, weights: *const i8, ahead: usize, sums: &mut [[[[__m512i; U]; B]; R]; P], u: usize| {
+            // SAFETY: at most `groups` groups are read, for which the dispatcher checked both buffers.
+            unsafe {
+                let mut w = [_mm512_setzero_si512(); B];
+                for b in 0..B {
+                    w[b] = _mm512_loadu_si512(weights.add(b * stride).cast());
+                    if P * R <= 4 {
+                        // Few rows: the weights come from memory, and the hardware alone does not ask early enough.
+                        _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(b * stride + ahead).cast());
+                    }
                 }
-            }
-            for p in 0..P {
-                for r in 0..R {
-                    let four = digits.add(p * plane_stride + r * CHUNK).cast::<i32>().read_unaligned();
-                    let x = _mm512_set1_epi32(four);
-                    for b in 0..B {
-                        sums[p][r][b][u] = _mm512_dpbusd_epi32(sums[p][r][b][u], x, w[b]);
+                for p in 0..P {
+                    for r in 0..R {
+                        let four = digits.add(p * plane_stride + r * CHUNK).cast::<i32>().read_unaligned();
+                        let x = _mm512_set1_epi32(four);
+                        for b in 0..B {
+                            sums[p][r][b][u] = _mm512_dpbusd_epi32(sums[p][r][b][u], x, w[b]);
+                        }
                     }
                 }
             }
-        }
-    };
-    for _ in 0..groups / 16 {
+        };
+    for chunk in 0..groups / 16 {
+        let ahead = if chunk * 1024 + PREFETCH < stride { PREFETCH } else { jump };
         let mut group = 0;
         while group < 16 {
             for u in 0..U {
-                step(digits.wrapping_add(4 * (group + u)), weights.wrapping_add(64 * (group + u)), &mut sums, u);
+                step(digits.wrapping_add(4 * (group + u)), weights.wrapping_add(64 * (group + u)), ahead, &mut sums, u);
             }
             group += U;
         }
@@ -125,7 +130,7 @@ unsafe fn tile<const P: usize, const R: usize, const B: usize, const U: usize>(
         weights = weights.wrapping_add(CHUNK_STRIDE);
     }
     for group in 0..groups % 16 {
-        step(digits.wrapping_add(4 * group), weights.wrapping_add(64 * group), &mut sums, 0);
+        step(digits.wrapping_add(4 * group), weights.wrapping_add(64 * group), jump, &mut sums, 0);
     }
     for p in 0..P {
         for r in 0..R {

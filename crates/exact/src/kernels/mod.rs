@@ -112,14 +112,34 @@ impl Left<'_> {
 }
 
 /// The right side: `blocks` blocks of sixteen columns in the layout of [`crate::matrix::Matrix`], `groups` groups of
-/// four inputs each. `soon` are weights that calls to come will multiply, to be fetched from memory meanwhile; without
-/// it, these very weights are expected to come from memory, for one call.
+/// four inputs each.
 #[derive(Clone, Copy)]
 pub(crate) struct Right<'a> {
     pub packed: &'a [i8],
     pub blocks: usize,
     pub groups: usize,
-    pub soon: Option<&'a [i8]>,
+    pub ahead: Ahead<'a>,
+}
+
+/// What memory is asked for while a product runs.
+#[derive(Clone, Copy)]
+pub(crate) enum Ahead<'a> {
+    /// These very weights, which come from memory for one call. With `more`, the next call takes as many blocks right after
+    /// them, whose beginnings are asked for near the end of these.
+    These { more: bool },
+    /// Weights that calls to come will multiply; these are in the cache already.
+    Soon(&'a [i8]),
+}
+
+impl<'a> Right<'a> {
+    fn soon(&self) -> Option<&'a [i8]> {
+        if let Ahead::Soon(soon) = self.ahead { Some(soon) } else { None }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn more(&self) -> bool {
+        matches!(self.ahead, Ahead::These { more: true })
+    }
 }
 
 /// Multiplies with one instruction set. Tiles are configured at the first product that needs them and released in the

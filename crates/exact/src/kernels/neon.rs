@@ -21,7 +21,7 @@ macro_rules! kernels {
             /// The bounds that `Multiplier::products` checks.
             #[target_feature(enable = $features)]
             pub(crate) unsafe fn products(left: Left<'_>, right: Right<'_>, panel: &mut Panel) {
-                fetch(right.soon.unwrap_or_default());
+                fetch(right.soon().unwrap_or_default());
                 for block in 0..right.blocks {
                     // SAFETY: the block lies within `packed`.
                     let weights = unsafe { right.packed.as_ptr().add(block * right.groups * 64) };
