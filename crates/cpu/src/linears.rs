@@ -87,6 +87,13 @@ pub(crate) fn run(
     let units = units(targets, together, input.rows(), pool.threads());
     pool.each(units.len(), |thread, i| {
         let (target, blocks) = &units[i];
+        // What this thread multiplies after the unit's first map: its second one, and the next unit.
+        if together == 2 {
+            targets[1].linear.matrix.fetch_first(blocks.start);
+        }
+        if let Some((target, blocks)) = units.get(i + 1) {
+            targets[*target].linear.matrix.fetch_first(blocks.start);
+        }
         let LinearWorkspace { products, waiting } = &mut *lock(&workspaces[thread]);
         match outputs {
             Outputs::Each(outs) => maps.run(*target, 0..input.rows(), blocks, outs[*target], products),

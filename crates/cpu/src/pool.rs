@@ -6,9 +6,10 @@
 #![expect(unsafe_code, reason = "a section borrows from the caller's stack, which thread lifetimes cannot express")]
 
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::thread::{self, JoinHandle, Thread};
 
 /// Spins before a worker sleeps and before the caller lets others have its core, some 50 microseconds where a pause takes
@@ -37,6 +38,29 @@ pub struct Pool {
     state: Arc<State>,
     workers: Vec<JoinHandle<()>>,
     handles: Vec<Thread>,
+    shares: Arc<[Share]>,
+}
+
+/// Units that are one thread's unless another has nothing left to do: a range of numbers, start in the upper half of the word. In a
+/// cache line of its own.
+#[repr(align(64))]
+struct Share(AtomicU64);
+
+impl Share {
+    fn set(&self, units: Range<usize>) {
+        self.0.store((units.start as u64) << 32 | units.end as u64, Relaxed);
+    }
+
+    /// Takes the first unit, or the last.
+    fn take(&self, last: bool) -> Option<usize> {
+        let halves = |word: u64| (word >> 32, word & u64::from(u32::MAX));
+        let rest = |word| {
+            let (start, end) = halves(word);
+            (start < end).then(|| if last { start << 32 | (end - 1) } else { (start + 1) << 32 | end })
+        };
+        let (start, end) = halves(self.0.fetch_update(Relaxed, Relaxed, rest).ok()?);
+        Some(if last { end - 1 } else { start } as usize)
+    }
 }
 
 impl Pool {
@@ -58,7 +82,8 @@ impl Pool {
             workers.push(thread::Builder::new().name(name).spawn(move || work(&state, number))?);
         }
         let handles = workers.iter().map(|worker| worker.thread().clone()).collect();
-        Ok(Pool { state, workers, handles })
+        let shares = (0..threads.max(1)).map(|_| Share(AtomicU64::new(0))).collect();
+        Ok(Pool { state, workers, handles, shares })
     }
 
     /// Threads, the caller included.
@@ -96,20 +121,27 @@ impl Pool {
         assert!(!self.state.panicked.load(Relaxed), "a worker thread panicked");
     }
 
-    /// Runs `unit(thread, i)` for every i below `count`, each on whichever thread is free next.
+    /// Runs `unit(thread, i)` for every i below `count`. Each thread begins with a run of its own, in order, so that what it
+    /// reads follows what it read before; who is done takes units from the ends of others' runs.
     pub fn each(&mut self, count: usize, unit: impl Fn(usize, usize) + Sync) {
         if count == 1 {
             unit(0, 0);
             return;
         }
-        let next = AtomicUsize::new(0);
+        assert!(u32::try_from(count).is_ok(), "more units than a share can count");
+        let shares = self.shares.clone();
+        let threads = shares.len();
+        for (thread, share) in shares.iter().enumerate() {
+            share.set(count * thread / threads..count * (thread + 1) / threads);
+        }
         self.run(&|thread| {
-            loop {
-                let i = next.fetch_add(1, Relaxed);
-                if i >= count {
-                    return;
-                }
+            while let Some(i) = shares[thread].take(false) {
                 unit(thread, i);
+            }
+            for other in 1..threads {
+                while let Some(i) = shares[(thread + other) % threads].take(true) {
+                    unit(thread, i);
+                }
             }
         });
     }

@@ -1,11 +1,14 @@
 //! int8 weights in the two layouts the product kernels read.
 
+use crate::kernels::PANEL_COLUMNS;
 use crate::memory::AlignedBytes;
 use crate::quantise::{NotFinite, quantise_weights};
 use crate::{Isa, kernels};
 
 /// Output columns in a block of [`Matrix`].
 pub const BLOCK: usize = 16;
+/// Bytes of a block that [`Matrix::fetch_first`] asks for: as far as a product asks ahead.
+const FIRST_BYTES: usize = 3072;
 
 /// Weights of a linear map, one scale per output. Packed as `[output / 16][input / 4][output % 16][input % 4]`:
 /// 64 consecutive bytes are sixteen outputs' weights for four inputs, which is one VNNI operand and one row of an AMX
@@ -115,6 +118,16 @@ impl Matrix {
         let blocks = blocks.start.min(self.blocks())..blocks.end.min(self.blocks());
         kernels::fetch(bytemuck::cast_slice(&self.packed.as_bytes()[blocks.start * stride..blocks.end * stride]));
         kernels::fetch(bytemuck::cast_slice(&self.scales[blocks.start * BLOCK..blocks.end * BLOCK]));
+    }
+
+    /// Asks memory for the beginnings of the blocks that are multiplied together first when `block` comes, as a product asks for
+    /// the rest itself.
+    pub fn fetch_first(&self, block: usize) {
+        let (stride, together) = (self.block_stride(), PANEL_COLUMNS / BLOCK);
+        for block in block.min(self.blocks())..(block + together).min(self.blocks()) {
+            let packed: &[i8] = bytemuck::cast_slice(&self.packed.as_bytes()[block * stride..(block + 1) * stride]);
+            kernels::fetch(&packed[..stride.min(FIRST_BYTES)]);
+        }
     }
 
     fn set_offsets(&mut self) {
