@@ -88,31 +88,53 @@ versions! {
 /// Ids whose noise comes from one set of lanes: four words a counter.
 const TOGETHER: usize = 4 * LANES;
 
+/// No noise is larger: its largest is that of the largest word, 23.5.
+const NOISE_MAX: f32 = 24.0;
+
+/// Whether any of some numbers is such, without leaving early, so that they are looked at side by side.
 #[inline(always)]
-fn gumbel_all_body(logits: &[f32], tau: f32, seed: u64, position: u64, scores: &mut [f32]) -> f32 {
+fn any(values: &[f32], such: impl Fn(f32) -> bool) -> bool {
+    values.iter().fold(0u32, |found, x| found | u32::from(such(*x))) != 0
+}
+
+/// The largest score and its first token. `likeliest` has the largest logit.
+#[inline(always)]
+fn gumbel_body(logits: &[f32], likeliest: usize, tau: f32, seed: u64, position: u64) -> (f32, usize) {
     let key = [seed as u32, (seed >> 32) as u32];
-    for (number, (scores, logits)) in scores.chunks_mut(TOGETHER).zip(logits.chunks(TOGETHER)).enumerate() {
-        let first = (number * LANES) as u32;
-        let words = philox_lanes(key, first, position as u32, (position >> 32) as u32);
-        let mut noise = [0.0f32; TOGETHER];
+    let mut best = (logits[likeliest] * tau + noise(seed, position, likeliest), likeliest);
+    for (number, logits) in logits.chunks(TOGETHER).enumerate() {
+        // Rounding keeps order: none reaches the best that would not with the largest noise.
+        if !any(logits, |logit| logit * tau + NOISE_MAX >= best.0) {
+            continue;
+        }
+        let words = philox_lanes(key, (number * LANES) as u32, position as u32, (position >> 32) as u32);
+        let mut scores = [f32::NEG_INFINITY; TOGETHER];
         for lane in 0..LANES {
             for (word, words) in words.iter().enumerate() {
-                noise[4 * lane + word] = f32::from_bits(words[lane]);
+                scores[4 * lane + word] = f32::from_bits(words[lane]);
             }
         }
-        for noise in &mut noise {
-            *noise = noise_from(noise.to_bits());
+        for score in &mut scores {
+            *score = noise_from(score.to_bits());
         }
-        for ((score, logit), noise) in scores.iter_mut().zip(logits).zip(&noise) {
-            *score = logit * tau + noise;
+        for (score, logit) in scores.iter_mut().zip(logits) {
+            *score += logit * tau;
+        }
+        let scores = &scores[..logits.len()];
+        if any(scores, |score| score >= best.0) {
+            let max = largest(scores);
+            let id = number * TOGETHER + scores.iter().position(|score| *score == max).unwrap_or(0);
+            if max > best.0 || id < best.1 {
+                best = (max, id);
+            }
         }
     }
-    largest(scores)
+    best
 }
 
 versions! {
-    /// Every token's score; gives the largest.
-    fn gumbel_all(logits: &[f32], tau: f32, seed: u64, position: u64, scores: &mut [f32]) -> f32 = gumbel_all_body;
+    /// The largest of all tokens' scores and its first token.
+    fn gumbel(logits: &[f32], likeliest: usize, tau: f32, seed: u64, position: u64) -> (f32, usize) = gumbel_body;
 }
 
 /// The rank: z descending, then id ascending.
@@ -152,9 +174,8 @@ pub(crate) fn draw(
     let (top_k, all) = (sampling.top_k as usize, logits.len());
     let narrowed = (top_k > 0 && top_k < all) || sampling.top_p < 1.0 || sampling.min_p > 0.0;
     if !narrowed && allowed.is_none() {
-        let mut scores = vec![0.0f32; all];
-        let max = gumbel_all(isa, logits, tau, sampling.seed, position, &mut scores);
-        return Ok(first_of(&scores, max));
+        let likeliest = first_of(logits, max) as usize;
+        return Ok(gumbel(isa, logits, likeliest, tau, sampling.seed, position).1 as u32);
     }
     let mut kept: Vec<(f32, usize)> =
         logits.iter().enumerate().filter(|(id, _)| among(*id)).map(|(id, x)| (x * tau, id)).collect();
@@ -210,5 +231,16 @@ fn shortest_prefix(kept: &mut Vec<(f32, usize)>, z_max: f32, share: u64) {
         }
         sum += group;
         done = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NOISE_MAX, noise_from};
+
+    #[test]
+    fn no_noise_is_larger_than_its_bound() {
+        let largest = (0..1u32 << 23).map(|v| noise_from(v << 9)).fold(f32::NEG_INFINITY, f32::max);
+        assert!(largest < NOISE_MAX && largest > NOISE_MAX - 1.0, "{largest}");
     }
 }
