@@ -5,8 +5,8 @@
 # and no executor.
 #   tools/targets.sh [--quick | PROGRAM]
 # Needs a compiler whose standard library's source is at hand, a linker for Arm and an emulator: of Debian's packages rustc-web,
-# rust-web-src, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user. Installs them where it may; where they cannot be had, or are
-# older than this workspace, it says so and checks nothing.
+# rust-web-src, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user. Installs them where it may and no other package has to go; where
+# they cannot be had, or are older than this workspace, it says so and checks nothing; with LOCKSTEP_REQUIRE_TARGETS=1 it fails then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 program=${1-target/release/lockstep}
@@ -16,10 +16,14 @@ have() {
         found=$(/usr/bin/rustc --version | cut -d ' ' -f 2) && printf '%s\n' "$needed" "$found" | sort --check=quiet --version-sort
 }
 if ! have >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends rustc-web rust-web-src gcc-aarch64-linux-gnu \
-        libc6-dev-arm64-cross qemu-user; } >/dev/null 2>&1 || true
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update -qq && apt-get install -y -qq --no-remove --no-install-recommends rustc-web rust-web-src \
+        gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user; } >/dev/null 2>&1 || true
 fi
-have >/dev/null || { echo "not checked: no compiler of $needed or newer, linker or emulator for Arm here"; exit 0; }
+if ! have >/dev/null; then
+    echo "not checked: no compiler of $needed or newer, linker or emulator for Arm here"
+    exit "${LOCKSTEP_REQUIRE_TARGETS:-0}"
+fi
 
 # The only compiler with its library's source is a released one, which builds a library only if told that it may.
 export RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=target/targets

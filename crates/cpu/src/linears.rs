@@ -87,7 +87,7 @@ pub(crate) fn run(
     let units = units(targets, together, input.rows(), pool.threads());
     pool.each(units.len(), |thread, i| {
         let (target, blocks) = &units[i];
-        // What this thread multiplies after the unit's first map: its second one, and the next unit.
+        // What this thread multiplies after the unit's first map: its second one, and most often the next unit.
         if together == 2 {
             targets[1].linear.matrix.fetch_first(blocks.start);
         }

@@ -211,4 +211,21 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn who_is_done_takes_the_units_of_who_is_not() {
+        let mut pool = Pool::new(2).unwrap();
+        let (counts, done) = ([const { AtomicUsize::new(0) }; 40], AtomicUsize::new(0));
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        pool.each(counts.len(), |_, i| {
+            // The first unit ends when all others have: half of them are its own thread's, and must be taken.
+            while i == 0 && done.load(Acquire) < counts.len() - 1 {
+                assert!(std::time::Instant::now() < deadline, "nobody takes the other units");
+                thread::yield_now();
+            }
+            counts[i].fetch_add(1, Relaxed);
+            done.fetch_add(1, Release);
+        });
+        assert!(counts.iter().all(|count| count.load(Relaxed) == 1));
+    }
 }

@@ -7,7 +7,7 @@ use crate::{Isa, kernels};
 
 /// Output columns in a block of [`Matrix`].
 pub const BLOCK: usize = 16;
-/// Bytes of a block that [`Matrix::fetch_first`] asks for: as far as a product asks ahead.
+/// Bytes of a block that [`Matrix::fetch_first`] asks for: about as far as products of few rows ask ahead.
 const FIRST_BYTES: usize = 3072;
 
 /// Weights of a linear map, one scale per output. Packed as `[output / 16][input / 4][output % 16][input % 4]`:

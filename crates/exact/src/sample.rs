@@ -156,6 +156,9 @@ pub(crate) fn draw(
     sampling: &Sampling,
     position: u64,
 ) -> Result<u32, NotFinite> {
+    if logits.is_empty() {
+        return Err(NotFinite);
+    }
     let (max, magnitude) = finite_max(isa, logits)?;
     let first_of = |values: &[f32], max: f32| values.iter().position(|x| *x == max).unwrap_or(0) as u32;
     let among = |id: usize| allowed.is_none_or(|allowed| allowed.holds(id as u32));

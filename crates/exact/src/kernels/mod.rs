@@ -125,8 +125,11 @@ pub(crate) struct Right<'a> {
 #[derive(Clone, Copy)]
 pub(crate) enum Ahead<'a> {
     /// These very weights, which come from memory for one call. With `more`, the next call takes as many blocks right after
-    /// them, whose beginnings are asked for near the end of these.
-    These { more: bool },
+    /// them, whose beginnings may be asked for near the end of these.
+    These {
+        #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "asked for by x86 kernels alone"))]
+        more: bool,
+    },
     /// Weights that calls to come will multiply; these are in the cache already.
     Soon(&'a [i8]),
 }
@@ -298,7 +301,7 @@ pub(crate) fn fetch(bytes: &[i8]) {
         #[expect(unsafe_code, reason = "prefetches have no safe form")]
         // SAFETY: as above.
         unsafe {
-            std::arch::asm!("prfm pldl2keep, [{at}]", at = in(reg) line.as_ptr(), options(nostack, preserves_flags));
+            std::arch::asm!("prfm pldl2keep, [{at}]", at = in(reg) line.as_ptr(), options(readonly, nostack, preserves_flags));
         }
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let _ = line;
