@@ -30,13 +30,13 @@ export RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc RUSTC_BOOTSTRAP=1 CARGO_TAR
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
 arm=aarch64-unknown-linux-gnu
 on_arm() { cargo "$1" -Zbuild-std=std,panic_abort,test --target $arm --release "${@:2}"; }
-emulate() { qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu "$@"; }
+emulator="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu"
 
 echo "== receipts, for WebAssembly"
 cargo build -Zbuild-std=std,panic_abort --target wasm32-unknown-unknown --release -p lockstep-receipt
 
 # All of it with dot products of bytes; without them only products differ.
-run_as() { export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $1"; }
+run_as() { export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$emulator $1"; }
 echo "== arithmetic, on Arm with dot products of bytes"
 run_as max
 on_arm test -p lockstep-exact
@@ -53,7 +53,7 @@ for activations in a8 a16; do
     score=(score --no-cache --model models/demo/base --adapter models/demo/adapters/sql --token-ids /dev/stdin --activations $activations)
     here=$("$program" "${score[@]}" <<<"$ids")
     for cpu in max cortex-a72; do
-        there=$(emulate $cpu target/targets/$arm/release/lockstep "${score[@]}" <<<"$ids")
+        there=$($emulator $cpu target/targets/$arm/release/lockstep "${score[@]}" <<<"$ids")
         [ "$here" = "$there" ] || { printf 'differs on %s, %s:\n%s\n%s\n' $cpu $activations "$here" "$there"; exit 1; }
         printf '%s, %s:\n%s\n' $cpu $activations "$there"
     done
