@@ -151,7 +151,7 @@ fn a_key_streamed_from_a_checkpoint_is_the_key_of_the_loaded_model() {
 fn any_false_sum_anywhere_is_named_by_its_position() {
     let scene = Scene::honest(experts(), Activations::A8, Some(3), &settings());
     let opening = scene.prove(30..60);
-    let sums = opening.weight_bytes().0 / 4;
+    let sums = opening.sums_count();
     assert!(sums > 30 * 500, "{sums}");
     for (position, at, by) in [(30, 0, 1), (31, 63, -1), (39, 200, 1 << 20), (45, 5, i32::MIN), (59, 300, 256)] {
         let (found, what) = fault(scene.check(&opening.clone().forged(position, at, by)));

@@ -2,18 +2,19 @@
 //! holds (`docs/light-check.md`). Not part of the arithmetic: nothing here decides a bit of an answer.
 
 use crate::kernels::versions;
+use crate::packed::{High, Packed};
 use crate::quantise::digits;
 use crate::{Activations, Isa};
+use std::ops::Range;
 
 /// The field's size, a Mersenne prime.
 pub const P: u64 = (1 << 61) - 1;
 
 /// Bits of a limb of an element that rows of weights are multiplied with.
 const BITS: u32 = 21;
-/// Numbers that are taken together.
+/// Numbers that are taken together: sums of so many products of 20 bits and 32 cannot overflow, nor those of half as many of 24
+/// and 32.
 const PART: usize = 512;
-/// Below this, the numbers of a part cannot make its sums overflow: 2⁹ products with numbers of 2³¹. True sums hardly ever reach it.
-const SMALL: u32 = 1 << 23;
 
 /// Elements of the field, each as a signed number of 32 bits and 2³² times another, so that products with 32-bit numbers are
 /// products of 32-bit numbers.
@@ -28,7 +29,7 @@ fn limbs(value: u64) -> [i32; 3] {
     [(value & mask) as i32, (value >> BITS & mask) as i32, (value >> (2 * BITS)) as i32]
 }
 
-fn joined(sums: [i64; 3]) -> i128 {
+fn joined_limbs(sums: [i64; 3]) -> i128 {
     i128::from(sums[0]) + (i128::from(sums[1]) << BITS) + (i128::from(sums[2]) << (2 * BITS))
 }
 
@@ -104,47 +105,56 @@ impl Vector {
         }
     }
 
-    /// As [`Vector::dot`], of numbers where they lie, little end first; each becomes its float in `y` on the way, so that
-    /// memory is read once for both.
-    pub fn dot_floats(&self, isa: Isa, first: usize, x: &[[u8; 4]], floats: Floats<'_>, y: &mut [f32]) -> u64 {
+    /// As [`Vector::dot`], of sums where they lie; each becomes its float in `y` on the way, so that they are read once for both.
+    pub fn dot_floats(&self, isa: Isa, first: usize, x: Packed<'_>, floats: Floats<'_>, y: &mut [f32]) -> u64 {
         assert!(x.len() == y.len());
         let words = &self.words[first..first + x.len()];
-        let mut sum = 0i128;
-        for (number, ((part, y), words)) in x.chunks(PART).zip(y.chunks_mut(PART)).zip(words.chunks(PART)).enumerate() {
-            let (at, mut sums) = (number * PART, [0; 2]);
-            if dots_of_bytes(isa, words, part, &mut sums) < SMALL {
-                sum += joined_halves(sums);
-            } else {
+        let (mut sum, mut unpacked) = (0i128, [0i32; PART]);
+        for part in x.parts(PART) {
+            let (at, x) = (part.at..part.at + part.low.len(), &mut unpacked[..part.low.len()]);
+            part.unpack(isa, x);
+            to_floats(isa, x, floats.part(at.clone()), &mut y[at.clone()]);
+            let most = match part.high {
+                High::Four(..) => PART,
+                High::Eight(_) => PART / 2,
                 // Hardly ever with sums that are true.
-                let x: Vec<i32> = part.iter().map(|x| i32::from_le_bytes(*x)).collect();
-                sum += i128::from(self.dot(first + at, &x));
+                High::Sixteen(_) => {
+                    sum += i128::from(self.dot(first + at.start, x));
+                    continue;
+                }
+            };
+            for (words, x) in words[at].chunks(most).zip(x.chunks(most)) {
+                let mut sums = [0; 2];
+                dots_of_24_bits(isa, words, x, &mut sums);
+                sum += joined_halves(sums);
             }
-            to_floats(isa, part, floats.part(at, part.len()), y);
         }
         reduced(sum)
     }
 }
 
-/// Sums of both halves of `words` times `x`, if all of `x` is below [`SMALL`]; gives the bits that any of `x` has, those of
-/// −1 − x if it is negative. Plain sums, so that the compiler runs as many side by side as there are lanes.
+/// Sums of both halves of `words` times `x`, all of which have 24 bits at most. Plain sums, so that the compiler runs as many side
+/// by side as there are lanes.
 #[inline(always)]
-fn dots_with(words: &[i64], n: usize, x: impl Fn(usize) -> i32, sums: &mut [i64; 2]) -> u32 {
+fn dots_with(words: &[i64], n: usize, x: impl Fn(usize) -> i32, sums: &mut [i64; 2]) {
     let words = &words[..n];
-    let (mut low, mut high, mut bits) = (0i64, 0i64, 0u32);
+    let (mut low, mut high) = (0i64, 0i64);
     for i in 0..n {
         let (word, v) = (words[i], x(i));
         low = low.wrapping_add(i64::from(word as i32).wrapping_mul(i64::from(v)));
         high = high.wrapping_add((word >> 32).wrapping_mul(i64::from(v)));
-        bits |= (v ^ (v >> 31)) as u32;
     }
     *sums = [low, high];
-    bits
 }
 
 #[inline(always)]
-fn dots_of_bytes_body(words: &[i64], x: &[[u8; 4]], sums: &mut [i64; 2]) -> u32 {
+fn dots_of_24_bits_body(words: &[i64], x: &[i32], sums: &mut [i64; 2]) {
     let x = &x[..words.len()];
-    dots_with(words, x.len(), |i| i32::from_le_bytes(x[i]), sums)
+    dots_with(words, x.len(), |i| x[i], sums);
+}
+
+versions! {
+    fn dots_of_24_bits(words: &[i64], x: &[i32], sums: &mut [i64; 2]) = dots_of_24_bits_body;
 }
 
 #[inline(always)]
@@ -163,10 +173,6 @@ fn dots_high_body(words: &[i64], x: &[i16], sums: &mut [i64; 2]) {
 fn dots_low_body(words: &[i64], x: &[i16], sums: &mut [i64; 2]) {
     let x = &x[..words.len()];
     dots_with(words, x.len(), |i| digits(i32::from(x[i])).1, sums);
-}
-
-versions! {
-    fn dots_of_bytes(words: &[i64], x: &[[u8; 4]], sums: &mut [i64; 2]) -> u32 = dots_of_bytes_body;
 }
 
 versions! {
@@ -202,20 +208,20 @@ impl<'a> Floats<'a> {
         }
     }
 
-    fn part(&self, at: usize, len: usize) -> Floats<'a> {
+    fn part(&self, at: Range<usize>) -> Floats<'a> {
         match self {
-            Floats::Whole(scale, scales) => Floats::Whole(*scale, &scales[at..at + len]),
+            Floats::Whole(scale, scales) => Floats::Whole(*scale, &scales[at]),
             Floats::High => Floats::High,
-            Floats::Low(scale, scales) => Floats::Low(*scale, &scales[at..at + len]),
+            Floats::Low(scale, scales) => Floats::Low(*scale, &scales[at]),
         }
     }
 }
 
 #[inline(always)]
-fn to_floats_body(x: &[[u8; 4]], floats: Floats<'_>, y: &mut [f32]) {
+fn to_floats_body(x: &[i32], floats: Floats<'_>, y: &mut [f32]) {
     let n = x.len();
     let y = &mut y[..n];
-    let value = |i: usize| i32::from_le_bytes(x[i]) as f32;
+    let value = |i: usize| x[i] as f32;
     match floats {
         Floats::Whole(scale, scales) => {
             let scales = &scales[..n];
@@ -230,8 +236,8 @@ fn to_floats_body(x: &[[u8; 4]], floats: Floats<'_>, y: &mut [f32]) {
 }
 
 versions! {
-    /// The floats of sums, 32 bits each, little end first.
-    pub fn to_floats(x: &[[u8; 4]], floats: Floats<'_>, y: &mut [f32]) = to_floats_body;
+    /// The floats of sums.
+    pub fn to_floats(x: &[i32], floats: Floats<'_>, y: &mut [f32]) = to_floats_body;
 }
 
 /// Σ over rows of an element times the row: a projection of a matrix, taken row by row.
@@ -257,7 +263,7 @@ impl Projection {
     /// The sums modulo [`P`].
     pub fn finish(&self) -> Vec<u64> {
         let [a, b, c] = &self.sums;
-        a.iter().zip(b).zip(c).map(|((a, b), c)| reduced(joined([*a, *b, *c]))).collect()
+        a.iter().zip(b).zip(c).map(|((a, b), c)| reduced(joined_limbs([*a, *b, *c]))).collect()
     }
 }
 
@@ -296,19 +302,23 @@ mod tests {
                 assert!((0..n).all(|i| vector.get(i) == values[i]));
                 let sum =
                     |x: &dyn Fn(usize) -> i32| reduced((0..n).map(|i| i128::from(values[i]) * i128::from(x(i))).sum());
-                // At the border below which sums do not overflow, all of one sign; and anything.
-                let border = SMALL as i32 - 1;
-                let kinds: [[i32; 4]; 4] = [
-                    [border; 4],
-                    [-border; 4],
-                    [border + 1, -border, -border - 1, border],
+                // All at the border of a form, all beyond it, and anything.
+                let kinds: [[i32; 4]; 7] = [
+                    [(1 << 19) - 1; 4],
+                    [-1 << 19; 4],
+                    [1 << 19; 4],
+                    [(1 << 23) - 1; 4],
+                    [-1 << 23; 4],
+                    [-(1 << 23) - 1, 1 << 23, 0, -1],
                     [i32::MIN, i32::MAX, -1, 77_777],
                 ];
                 for kind in kinds {
                     let x: Vec<i32> = (0..n).map(|i| kind[i % 4]).collect();
                     assert_eq!(vector.dot(0, &x), sum(&|i| x[i]), "{n}");
-                    let bytes: Vec<[u8; 4]> = x.iter().map(|x| x.to_le_bytes()).collect();
-                    let found = vector.dot_floats(isa, 0, &bytes, Floats::High, &mut vec![0.0; n]);
+                    let (bits, mut bytes) = (Packed::bits_of(&x), vec![]);
+                    Packed::write(&x, bits, &mut bytes);
+                    let packed = Packed::read(&bytes, n, bits).unwrap();
+                    let found = vector.dot_floats(isa, 0, packed, Floats::High, &mut vec![0.0; n]);
                     assert_eq!(found, sum(&|i| x[i]), "{isa} {n} {kind:?}");
                 }
                 let narrow: Vec<i8> = (0..n).map(|i| [127, -127, -128, i as i8][i % 4]).collect();
@@ -324,20 +334,31 @@ mod tests {
     #[test]
     fn numbers_where_they_lie_give_the_same_sum_and_the_floats_of_the_arithmetic() {
         for isa in Isa::available() {
-            for n in [1usize, 15, 1024, 3001] {
+            for (n, by) in [(1, 7), (15, 70_001), (1024, 77), (3001, 777), (700, 77_777)] {
                 let vector = Vector::new((0..n as u64 + 3).map(element));
-                let x = |salt: i32| (0..n as i32).map(|i| (i * 77_777) ^ salt).collect::<Vec<i32>>();
+                let x = |salt: i32| (0..n as i32).map(|i| (i * by) ^ salt).collect::<Vec<i32>>();
                 let (high, low) = (x(5), x(-9));
-                let bytes = |x: &[i32]| x.iter().map(|x| x.to_le_bytes()).collect::<Vec<[u8; 4]>>();
                 let scales: Vec<f32> = (0..n).map(|i| 0.001 + i as f32 * 1e-5).collect();
-                let mut y = vec![0.0; n];
-                let found = vector.dot_floats(isa, 3, &bytes(&low), Floats::Whole(0.3, &scales), &mut y);
-                assert_eq!(found, vector.dot(3, &low));
-                assert!((0..n).all(|i| y[i] == low[i] as f32 * (0.3 * scales[i])));
-                assert_eq!(vector.dot_floats(isa, 0, &bytes(&high), Floats::High, &mut y), vector.dot(0, &high));
-                vector.dot_floats(isa, 0, &bytes(&low), Floats::Low(0.3, &scales), &mut y);
-                let both = |i: usize| (high[i] as f32 * 256.0 + low[i] as f32) * (0.3 * scales[i]);
-                assert!((0..n).all(|i| y[i] == both(i)));
+                for bits in
+                    [4u8, 8, 16].into_iter().filter(|bits| *bits >= Packed::bits_of(&[&high[..], &low].concat()))
+                {
+                    let write = |x: &[i32]| {
+                        let mut bytes = vec![];
+                        Packed::write(x, bits, &mut bytes);
+                        bytes
+                    };
+                    let (high_bytes, low_bytes) = (write(&high), write(&low));
+                    let [high_sums, low_sums] =
+                        [&high_bytes, &low_bytes].map(|bytes| Packed::read(bytes, n, bits).unwrap());
+                    let mut y = vec![0.0; n];
+                    let found = vector.dot_floats(isa, 3, low_sums, Floats::Whole(0.3, &scales), &mut y);
+                    assert_eq!(found, vector.dot(3, &low));
+                    assert!((0..n).all(|i| y[i] == low[i] as f32 * (0.3 * scales[i])));
+                    assert_eq!(vector.dot_floats(isa, 0, high_sums, Floats::High, &mut y), vector.dot(0, &high));
+                    vector.dot_floats(isa, 0, low_sums, Floats::Low(0.3, &scales), &mut y);
+                    let both = |i: usize| (high[i] as f32 * 256.0 + low[i] as f32) * (0.3 * scales[i]);
+                    assert!((0..n).all(|i| y[i] == both(i)));
+                }
             }
         }
     }

@@ -48,6 +48,7 @@ pub mod matrix;
 pub mod memory;
 pub mod mixture;
 pub mod norm;
+pub mod packed;
 pub mod quantise;
 pub mod rotary;
 pub mod sample;

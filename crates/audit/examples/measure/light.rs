@@ -2,11 +2,12 @@
 
 use crate::support::{Case, answer, prompt};
 use crate::{Numbers, computed_seconds, isa_of, large, long_settings, most_mb, two_threads};
-use audit::light::{Frame, Key, LightConfig, LightVerdict, OpeningFile, check, prove};
+use audit::light::{Frame, Key, LightConfig, LightOpening, LightVerdict, OpeningFile, check, prove};
 use audit::trace::Run;
 use audit::{ReplayConfig, Verdict, replay};
 use exact::Isa;
 use exact::field::{Floats, Levels, P, Projection, Vector};
+use exact::packed::Packed;
 use receipt::Bundle;
 use std::path::Path;
 use std::time::Instant;
@@ -27,10 +28,12 @@ pub(crate) fn products(count: u64) {
         let product = |row: &Vec<i8>| row.iter().zip(&x).map(|(w, x)| i32::from(*w) * i32::from(*x)).sum();
         let honest: Vec<i32> = rows.iter().map(product).collect();
         let right = r_w.dot_levels(isa, Levels::Whole(&x));
-        // As the light check reads them: from bytes, with their floats beside.
+        // As the light check reads them: packed, with their floats beside.
         let claimed = |sums: &[i32]| {
-            let bytes: Vec<[u8; 4]> = sums.iter().map(|sum| sum.to_le_bytes()).collect();
-            r.dot_floats(isa, 0, &bytes, Floats::High, &mut vec![0.0; sums.len()])
+            let (bits, mut bytes) = (Packed::bits_of(sums), vec![]);
+            Packed::write(sums, bits, &mut bytes);
+            let packed = Packed::read(&bytes, sums.len(), bits).unwrap();
+            r.dot_floats(isa, 0, packed, Floats::High, &mut vec![0.0; sums.len()])
         };
         assert_eq!(claimed(&honest), right, "a true product is rejected");
         for _ in 0..100 {
@@ -79,7 +82,8 @@ pub(crate) fn light(prompt_tokens: u32, answer_tokens: u64, isa_name: &str) {
         started.elapsed().as_secs_f64(),
         sums as f64 / positions as f64 / 1e6
     );
-    // The verifier is a process of its own, which has never seen a weight and reads the opening from a file.
+    // The verifier is a process of its own, which has never seen a weight. It reads the opening from a file as it goes, or has it in
+    // memory, as the replay has the weights.
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: Vec<u8>| std::fs::write(folder.path().join(name), bytes).unwrap();
     write("bundle", bundle.to_bytes());
@@ -87,45 +91,55 @@ pub(crate) fn light(prompt_tokens: u32, answer_tokens: u64, isa_name: &str) {
     write("key", key.to_bytes());
     write("frame", frame.to_bytes());
     drop((opening, key, frame));
-    let mut ratios = vec![];
+    let mut ratios = [("file", vec![]), ("memory", vec![])];
     for _ in 0..5 {
         let before = computed_seconds();
         let verdict = replay(&bundle, model.clone(), None, ReplayConfig::new(isa, threads)).unwrap();
         let replaying = computed_seconds() - before;
         let Verdict::Equal { seconds: replayed, .. } = verdict else { panic!("{verdict}") };
-        let this = std::env::current_exe().unwrap();
-        let child =
-            std::process::Command::new(this).arg("light-check").arg(folder.path()).arg(isa_name).output().unwrap();
-        let told = String::from_utf8(child.stdout).unwrap();
-        let numbers: Vec<f64> = told.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        let [checked, checking, memory] = numbers[..] else { panic!("{told}") };
-        let each = |seconds: f64| 1e3 * seconds / positions as f64;
-        println!(
-            "replay {:.2} ms a token, light check {:.2}: 1/{:.1}; of processors {:.2} and {:.2}: 1/{:.1}; its memory at \
-             most {memory:.0} MB = {:.1} % of the weights",
-            each(replayed),
-            each(checked),
-            replayed / checked,
-            each(replaying),
-            each(checking),
-            replaying / checking,
-            100e6 * memory / weights
-        );
-        ratios.push(replayed / checked);
+        for (place, ratios) in &mut ratios {
+            let mut this = std::process::Command::new(std::env::current_exe().unwrap());
+            let child = this.arg("light-check").arg(folder.path()).args([isa_name, place]).output().unwrap();
+            let told = String::from_utf8(child.stdout).unwrap();
+            let numbers: Vec<f64> = told.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let [checked, checking, memory] = numbers[..] else { panic!("{told}") };
+            let each = |seconds: f64| 1e3 * seconds / positions as f64;
+            println!(
+                "replay {:.2} ms a token, light check of an opening in {place} {:.2}: 1/{:.1}; of processors {:.2} and \
+                 {:.2}: 1/{:.1}; its memory at most {memory:.0} MB = {:.1} % of the weights",
+                each(replayed),
+                each(checked),
+                replayed / checked,
+                each(replaying),
+                each(checking),
+                replaying / checking,
+                100e6 * memory / weights
+            );
+            ratios.push(replayed / checked);
+        }
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("median 1/{:.1}", ratios[ratios.len() / 2]);
+    for (place, mut ratios) in ratios {
+        ratios.sort_by(f64::total_cmp);
+        println!("{place}: median 1/{:.1}", ratios[ratios.len() / 2]);
+    }
 }
 
 /// The verifier's process: prints the seconds a check took and the most memory it ever had.
-pub(crate) fn light_check(folder: &Path, isa_name: &str) {
+pub(crate) fn light_check(folder: &Path, isa_name: &str, place: &str) {
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
     let bundle = Bundle::from_bytes(&read("bundle")).unwrap();
     let (key, frame) = (Key::from_bytes(&read("key")).unwrap(), Frame::from_bytes(&read("frame")).unwrap());
-    let opening = OpeningFile::open(&folder.join("opening")).unwrap();
     let config = LightConfig { isa: isa_of(isa_name), threads: 2, text: None };
-    let before = computed_seconds();
-    let verdict = check(&bundle, &opening, &key, &frame, None, config).unwrap();
-    let LightVerdict::Holds { seconds, .. } = verdict else { panic!("{verdict}") };
-    println!("{seconds} {} {}", computed_seconds() - before, most_mb());
+    let checked = |opening: &dyn Fn() -> LightVerdict| {
+        let before = computed_seconds();
+        let LightVerdict::Holds { seconds, .. } = opening() else { panic!("it does not hold") };
+        println!("{seconds} {} {}", computed_seconds() - before, most_mb());
+    };
+    if place == "memory" {
+        let opening = LightOpening::from_bytes(&read("opening")).unwrap();
+        checked(&|| check(&bundle, &opening, &key, &frame, None, config).unwrap());
+    } else {
+        let opening = OpeningFile::open(&folder.join("opening")).unwrap();
+        checked(&|| check(&bundle, &opening, &key, &frame, None, config).unwrap());
+    }
 }

@@ -36,7 +36,7 @@ fn main() {
         Some("tampered") => tampered(number(1, 10_000)),
         Some("products") => products(number(1, 1_000_000)),
         Some("light") => light(number(1, 64) as u32, number(2, 16), arguments.get(3).map_or("best", String::as_str)),
-        Some("light-check") => light_check(Path::new(&arguments[1]), &arguments[2]),
+        Some("light-check") => light_check(Path::new(&arguments[1]), &arguments[2], &arguments[3]),
         Some("replay") => replaying(number(1, 128) as u32, number(2, 64)),
         _ => println!("honest N | tampered N | products N | light PROMPT ANSWER | replay PROMPT ANSWER"),
     }

@@ -10,6 +10,7 @@ use crate::light::key::Key;
 use crate::light::opening::{Opened, PastOpening};
 use crate::light::row::{Output, Products, Row, Setting};
 use crate::light::sections::Sections;
+use crate::light::sums;
 use crate::light::verdict::{LightError, LightFault, LightVerdict};
 use crate::light::walk::{TILE, Walk};
 use crate::trace::tree::WEIGHTS;
@@ -84,12 +85,10 @@ pub fn check(
     if span.is_empty() || span.end > tokens.len() || opening.past_positions() != span.start {
         return fails(None, LightFault::Incomplete);
     }
-    let embeddings = match embeddings(opening, frame) {
-        Some(embeddings) => embeddings,
-        None => return fails(None, LightFault::Embedding),
-    };
     let with = Setting { isa: config.isa, frame, adapter, sections: &sections, start: span.start };
     let mut walk = Walk::new(with, config.threads, span.end)?;
+    let (embeddings, elements) = walk.both(|| embeddings(opening, frame), || key.elements(sections.outputs_max()));
+    let Some(embeddings) = embeddings else { return fails(None, LightFault::Embedding) };
     for position in 0..span.start {
         let past = opening.past(position).map_err(LightError::File)?;
         if !past_opens(&past, position, leaves, frame, &mut walk) {
@@ -99,7 +98,7 @@ pub fn check(
     let products = Checked {
         isa: config.isa,
         mode: frame.activations(),
-        elements: key.elements(sections.outputs_max()),
+        elements,
         key,
         sections: &sections,
         opening,
@@ -201,22 +200,26 @@ impl<O: Opened> Products for Checked<'_, O> {
         outputs: &mut [Output<'_>],
     ) -> Result<(), LightFault> {
         let planes = input.planes();
-        let count: usize = outputs.iter().map(|output| output.y.len()).sum();
-        let (bytes, at) = (4 * planes.len() * count, self.read[index].load(Ordering::Relaxed));
-        if self.sections.shapes[section].1.len() != outputs.len() || bytes > self.opening.sums_bytes(index) - at {
+        let (width, at) = (planes.len(), self.read[index].load(Ordering::Relaxed));
+        let counts = (0..width * outputs.len()).map(|list| outputs[list / width].y.len());
+        let (left, least) = (self.opening.sums_bytes(index) - at, sums::least_bytes(counts.clone()));
+        if self.sections.shapes[section].1.len() != outputs.len() || least > left {
             return Err(LightFault::Incomplete);
         }
-        self.read[index].store(at + bytes, Ordering::Relaxed);
         let mut buffer = lock(&self.buffers[thread]);
-        let sums = self.opening.sums(index, at, bytes, &mut buffer).map_err(|_| LightFault::Unread)?;
-        let mut sums = sums.as_chunks::<4>().0;
+        let mut found = self.opening.sums(index, at, least, &mut buffer).map_err(|_| LightFault::Unread)?;
+        let bytes = sums::bytes(found, counts).filter(|bytes| *bytes <= left).ok_or(LightFault::Incomplete)?;
+        if bytes > least {
+            found = self.opening.sums(index, at, bytes, &mut buffer).map_err(|_| LightFault::Unread)?;
+        }
+        self.read[index].store(at + bytes, Ordering::Relaxed);
+        let mut lists = sums::lists(found);
         let (mut claimed, mut first) = ([0u64; 2], 0);
         for Output { scales, y } in outputs {
-            for (plane, claimed) in claimed.iter_mut().take(planes.len()).enumerate() {
-                let (these, rest) = sums.split_at(y.len());
+            for (plane, claimed) in claimed.iter_mut().take(width).enumerate() {
+                let these = lists.next().ok_or(LightFault::Incomplete)?;
                 let floats = Floats::of(self.mode, plane, input.scale, scales);
                 *claimed = (*claimed + self.elements.dot_floats(self.isa, first, these, floats, y)) % P;
-                sums = rest;
             }
             first += y.len();
         }

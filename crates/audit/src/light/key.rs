@@ -25,15 +25,15 @@ pub struct Key {
 }
 
 /// The elements r, from a seed: 61 bits each, the one that is not in the field passed over.
-fn elements(seed: &Hash, count: usize) -> Vec<u64> {
+fn elements(seed: &Hash) -> impl Iterator<Item = u64> {
     let mut stream = blake3::Hasher::new_keyed(seed).update(b"lockstep light check 1").finalize_xof();
-    let (mut elements, mut bytes) = (Vec::with_capacity(count), vec![0u8; 1 << 14]);
-    while elements.len() < count {
+    let mut bytes = vec![0u8; 1 << 14];
+    let block = move || {
         stream.fill(&mut bytes);
-        let words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word) >> 3);
-        elements.extend(words.filter(|value| *value < P).take(count - elements.len()));
-    }
-    elements
+        let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word) >> 3).collect();
+        words
+    };
+    std::iter::repeat_with(block).flatten().filter(|value| *value < P)
 }
 
 /// The seed of a public coin: of what was handed out, and of a beacon's value that nobody knew by then.
@@ -65,7 +65,7 @@ impl KeyMaker {
         KeyMaker {
             isa,
             seed,
-            elements: elements(&seed, sections.outputs_max()),
+            elements: elements(&seed).take(sections.outputs_max()).collect(),
             projections: (0..count).map(|_| None).collect(),
             finished: vec![vec![]; count],
             sections,
@@ -145,7 +145,7 @@ impl Key {
 
     /// The first elements r: for the verifier, and for whoever it leaked to.
     pub fn elements(&self, count: usize) -> Vector {
-        Vector::new(elements(&self.seed, count))
+        Vector::new(elements(&self.seed).take(count))
     }
 
     /// Its one encoding.

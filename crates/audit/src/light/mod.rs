@@ -16,6 +16,7 @@ mod opening_file;
 mod prove;
 mod row;
 mod sections;
+mod sums;
 mod verdict;
 mod walk;
 

@@ -1,12 +1,13 @@
 //! What a prover hands out for a light check.
 
+use crate::light::sums;
 use crate::trace::tree::Hash;
 use crate::wire::{Malformed, Reader, Writer};
 use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
 
-pub(crate) const HEADING: &[u8] = b"lockstep light opening 1";
+pub(crate) const HEADING: &[u8] = b"lockstep light opening 2";
 
 /// Embedding of a token, opened against the exact digest.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,8 +58,7 @@ pub trait Opened: Sync {
     /// Bytes of sums of the span's position with this number.
     fn sums_bytes(&self, index: usize) -> usize;
 
-    /// So many bytes of the sums of the span's position with this number, from `at` on: where they lie, or read into
-    /// `buffer`. There are as many.
+    /// So many of these bytes, from `at` on: where they lie, or read into `buffer`. There are as many.
     fn sums<'a>(&'a self, index: usize, at: usize, bytes: usize, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]>;
 }
 
@@ -71,7 +71,7 @@ pub struct LightOpening {
     pub(crate) embeddings: Vec<EmbeddingOpening>,
     /// Every position before the span.
     pub(crate) past: Vec<PastOpening>,
-    /// Of each position of the span: the sums of its linear maps in the order they run, 32 bits each.
+    /// Of each position of the span: the sums of its sections in the order they run (light/sums.rs).
     pub(crate) sums: Vec<Vec<u8>>,
 }
 
@@ -82,11 +82,21 @@ impl LightOpening {
         (self.sums.iter().map(Vec::len).sum(), self.past.iter().map(past).sum())
     }
 
+    /// How many sums it has.
+    pub fn sums_count(&self) -> usize {
+        let sections = self.sums.iter().filter_map(|position| sums::read(position)).flatten();
+        sections.flatten().map(|list| list.len()).sum()
+    }
+
     /// One sum changed by `by`: what a prover does who knows the key. `at` counts the sums of a position.
     pub fn forged(mut self, position: usize, at: usize, by: i32) -> LightOpening {
-        if let Some(word) = self.sums[position - self.start].as_chunks_mut::<4>().0.get_mut(at) {
-            *word = i32::from_le_bytes(*word).wrapping_add(by).to_le_bytes();
+        let bytes = &mut self.sums[position - self.start];
+        let Some(mut sections) = sums::read(bytes) else { return self };
+        if let Some(sum) = sections.iter_mut().flatten().flatten().nth(at) {
+            *sum = sum.wrapping_add(by);
         }
+        bytes.clear();
+        sections.iter().for_each(|lists| sums::write(lists, bytes));
         self
     }
 

@@ -6,6 +6,7 @@ use crate::light::input::Input;
 use crate::light::opening::{EmbeddingOpening, LightOpening, PastOpening};
 use crate::light::row::{Output, Products, Row, Setting};
 use crate::light::sections::Sections;
+use crate::light::sums;
 use crate::light::verdict::{LightError, LightFault};
 use crate::light::walk::{TILE, Walk};
 use crate::trace::tree::WEIGHTS;
@@ -138,15 +139,16 @@ impl Products for Weighed<'_> {
         if quantised.write_row(self.isa, 0, x).is_err() {
             quantised.rows_mut().clear(0);
         }
+        let mut lists = vec![];
         for (matrix, Output { scales, y }) in self.matrices(section).into_iter().zip(outputs) {
             let mut sums = vec![0i32; matrix.outputs() * mode.planes()];
             integer_sums(self.isa, &quantised, 0, matrix, &mut sums, &mut Workspace::default());
-            let bytes: Vec<u8> = sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
-            for (plane, sums) in bytes.as_chunks::<4>().0.chunks_exact(matrix.outputs()).enumerate() {
+            for (plane, sums) in sums.chunks_exact(matrix.outputs()).enumerate() {
                 to_floats(self.isa, sums, Floats::of(mode, plane, input.scale, scales), y);
+                lists.push(sums.to_vec());
             }
-            lock(&self.written[index]).extend(bytes);
         }
+        sums::write(&lists, &mut lock(&self.written[index]));
         Ok(())
     }
 }

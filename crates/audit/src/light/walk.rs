@@ -7,7 +7,7 @@ use crate::light::attend::{self, Scratch, Store, lock};
 use crate::light::row::{Desk, Products, Row, Setting};
 use cpu::Pool;
 use model::Op;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 /// Positions that go through the plan together.
 pub(crate) const TILE: usize = 32;
@@ -32,6 +32,23 @@ impl Walk {
     /// Threads there are.
     pub(crate) fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    /// Does two things at once, if there are two threads.
+    pub(crate) fn both<A: Send + Sync, B: Send + Sync>(
+        &mut self,
+        a: impl Fn() -> A + Sync,
+        b: impl Fn() -> B + Sync,
+    ) -> (A, B) {
+        let (first, second) = (OnceLock::new(), OnceLock::new());
+        self.pool.each(2, |_, number| match number {
+            0 => drop(first.set(a())),
+            _ => drop(second.set(b())),
+        });
+        match (first.into_inner(), second.into_inner()) {
+            (Some(first), Some(second)) => (first, second),
+            _ => (a(), b()),
+        }
     }
 
     /// Takes consecutive positions through the plan's body, and each to `then` when its last operation is done.

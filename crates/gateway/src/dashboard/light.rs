@@ -87,7 +87,7 @@ fn run(app: &App, bundle: &Bundle, trick: Trick, named: Option<&Adapter>, seed: 
     let prover = Run { model: model.clone(), adapter: named, isa, threads: 1 };
     let opening = prove(&prover, bundle, 0..checked).map_err(|error| wrong(error.to_string()))?;
     let proving = begun.elapsed();
-    let sums = opening.weight_bytes().0 as u64 / 4;
+    let sums = opening.sums_count() as u64;
     let of_each = sums as usize / checked;
     let opening = if trick == Trick::Sum { opening.forged(checked / 2, of_each / 2, 1) } else { opening };
     let config = LightConfig { isa, threads: 1, text: Some(app.engine.text()) };
