@@ -82,7 +82,9 @@ pub(crate) fn run(
         })
         .collect();
     narrow(isa, pool, input, &shares, segment_of, failures, scratch);
-    let maps = Maps { isa, input, targets, shares: &shares, narrow: &scratch.narrow };
+    let mut of_targets: Vec<_> = targets.iter().map(|_| Vec::new()).collect();
+    shares.iter().zip(&scratch.narrow).for_each(|(share, narrow)| of_targets[share.target].push((share, narrow)));
+    let maps = Maps { isa, input, targets, shares: of_targets };
     let together = if matches!(outputs, Outputs::Gated(_)) { 2 } else { 1 };
     let units = units(targets, together, input.rows(), pool.threads());
     pool.each(units.len(), |thread, i| {
@@ -112,8 +114,8 @@ struct Maps<'a> {
     isa: Isa,
     input: &'a Quantised,
     targets: &'a [Target<'a>],
-    shares: &'a [Share<'a>],
-    narrow: &'a [Quantised],
+    /// Of each target, in the order of their rows, with the outputs of their first halves.
+    shares: Vec<Vec<(&'a Share<'a>, &'a Quantised)>>,
 }
 
 impl Maps<'_> {
@@ -128,9 +130,10 @@ impl Maps<'_> {
     ) {
         let Linear { matrix, bias, .. } = self.targets[target].linear;
         let epilogue = bias.as_deref().map_or(Epilogue::Store, Epilogue::Bias);
-        let here =
-            |share: &Share<'_>| share.target == target && share.rows.start < rows.end && rows.start < share.rows.end;
-        let shares: Vec<_> = self.shares.iter().zip(self.narrow).filter(|(share, _)| here(share)).collect();
+        let all = &self.shares[target];
+        let first = all.partition_point(|(share, _)| share.rows.end <= rows.start);
+        let last = all.partition_point(|(share, _)| share.rows.start < rows.end);
+        let shares = &all[first..last];
         // Each adapter's weights for these columns lie elsewhere. The first few are asked for before the base's product, and while
         // a few are used so are the next: memory gives several runs of lines sooner than one after the other.
         shares.iter().take(AHEAD).for_each(|(share, _)| share.low_rank.b.fetch(blocks.clone()));
