@@ -16,6 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(opening) = LightOpening::from_bytes(bytes) {
         assert_eq!(opening.to_bytes(), bytes);
+        let _ = opening.sums_count();
     }
     if let Ok(key) = Key::from_bytes(bytes) {
         assert_eq!(key.to_bytes(), bytes);

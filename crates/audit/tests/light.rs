@@ -96,6 +96,22 @@ fn filed(bytes: &[u8]) -> Result<OpeningFile, LightError> {
 }
 
 #[test]
+fn sums_may_be_kept_at_more_bits_than_they_need() {
+    for (shape, mode) in [(shape(), Activations::A16), (experts(), Activations::A8)] {
+        let scene = Scene::honest(shape, mode, None, &settings());
+        let opening = scene.prove(0..64);
+        let count = opening.sums_count();
+        for bits in [8, 16] {
+            let wider = opening.clone().kept_at(bits);
+            assert!(wider.weight_bytes().0 > opening.weight_bytes().0 && wider.sums_count() == count);
+            assert!(scene.check(&wider).holds() && scene.check(&filed(&wider.to_bytes()).unwrap()).holds());
+            let (found, what) = fault(scene.check(&filed(&wider.forged(40, 7, 1).kept_at(bits).to_bytes()).unwrap()));
+            assert!(found == Some(40) && matches!(what, LightFault::Sums { .. }), "{found:?} {what}");
+        }
+    }
+}
+
+#[test]
 fn an_opening_in_a_file_is_read_like_one_in_memory() {
     let scene = Scene::honest(shape(), Activations::A16, None, &settings());
     let opening = scene.prove(35..45);

@@ -114,26 +114,33 @@ impl Vector {
             let (at, x) = (part.at..part.at + part.low.len(), &mut unpacked[..part.low.len()]);
             part.unpack(isa, x);
             to_floats(isa, x, floats.part(at.clone()), &mut y[at.clone()]);
-            let most = match part.high {
-                High::Four(..) => PART,
-                High::Eight(_) => PART / 2,
-                // Hardly ever with sums that are true.
+            let words = &words[at];
+            match part.high {
+                High::Four(..) => sum += dots(isa, words, x, PART),
+                High::Eight(_) => sum += dots(isa, words, x, PART / 2),
                 High::Sixteen(_) => {
-                    sum += i128::from(self.dot(first + at.start, x));
-                    continue;
+                    // Both halves by themselves; hardly ever with sums that are true.
+                    let above: Vec<i32> = x.iter().map(|x| x >> 16).collect();
+                    x.iter_mut().for_each(|x| *x &= 0xffff);
+                    sum += dots(isa, words, x, PART) + (dots(isa, words, &above, PART) << 16);
                 }
-            };
-            for (words, x) in words[at].chunks(most).zip(x.chunks(most)) {
-                let mut sums = [0; 2];
-                dots_of_24_bits(isa, words, x, &mut sums);
-                sum += joined_halves(sums);
             }
         }
         reduced(sum)
     }
 }
 
-/// Sums of both halves of `words` times `x`, all of which have 24 bits at most. Plain sums, so that the compiler runs as many side
+/// Σ of elements times `x`, so many at a time: 512 if these have 20 bits, 256 if they have 24.
+fn dots(isa: Isa, words: &[i64], x: &[i32], most: usize) -> i128 {
+    let each = words.chunks(most).zip(x.chunks(most)).map(|(words, x)| {
+        let mut sums = [0; 2];
+        dots_of_24_bits(isa, words, x, &mut sums);
+        joined_halves(sums)
+    });
+    each.sum()
+}
+
+/// Sums of both halves of `words` times `x`, which are few and small enough. Plain sums, so that the compiler runs as many side
 /// by side as there are lanes.
 #[inline(always)]
 fn dots_with(words: &[i64], n: usize, x: impl Fn(usize) -> i32, sums: &mut [i64; 2]) {
@@ -327,6 +334,22 @@ mod tests {
                 let digit = |i: usize| digits(wide[i].into());
                 assert_eq!(vector.dot_levels(isa, Levels::High(&wide)), sum(&|i| digit(i).0));
                 assert_eq!(vector.dot_levels(isa, Levels::Low(&wide)), sum(&|i| digit(i).1));
+            }
+        }
+    }
+
+    #[test]
+    fn no_form_overflows() {
+        // A low half of −2³¹ in every element, and every number at its form's border.
+        let vector = Vector::new(vec![1 << 31; 2048]);
+        for isa in Isa::available() {
+            for x in [-1 << 19, (1 << 19) - 1, -1 << 23, (1 << 23) - 1, i32::MIN, i32::MAX] {
+                let sums = vec![x; 2048];
+                let (bits, mut bytes) = (Packed::bits_of(&sums), vec![]);
+                Packed::write(&sums, bits, &mut bytes);
+                let packed = Packed::read(&bytes, sums.len(), bits).unwrap();
+                let found = vector.dot_floats(isa, 0, packed, Floats::High, &mut vec![0.0; 2048]);
+                assert_eq!(found, reduced(i128::from(x) * (2048 << 31)), "{isa} {x}");
             }
         }
     }

@@ -46,19 +46,20 @@ impl<'a> Packed<'a> {
         [4, 8].into_iter().find(|bits| most >> (15 + bits) == 0).unwrap_or(16)
     }
 
-    /// Bytes that so many sums take with so many bits each above the low sixteen.
+    /// Bytes that so many sums take with so many bits each above the low sixteen; nothing if there is no such form.
     pub fn bytes(count: usize, bits: u8) -> Option<usize> {
         let above = match bits {
             4 => count.div_ceil(2),
             8 => count,
-            16 => 2 * count,
+            16 => count.checked_mul(2)?,
             _ => return None,
         };
-        Some(2 * count + above)
+        count.checked_mul(2)?.checked_add(above)
     }
 
-    /// Appends `sums` with so many bits each above the low sixteen: at least [`Packed::bits_of`] them.
+    /// Appends `sums` with so many bits each above the low sixteen, no fewer than [`Packed::bits_of`] says.
     pub fn write(sums: &[i32], bits: u8, to: &mut Vec<u8>) {
+        debug_assert!(bits >= Packed::bits_of(sums));
         to.extend(sums.iter().flat_map(|sum| (*sum as u16).to_le_bytes()));
         let (first, second) = sums.split_at(sums.len().div_ceil(2));
         match bits {
@@ -71,12 +72,16 @@ impl<'a> Packed<'a> {
         }
     }
 
-    /// The sums in these bytes; nothing unless there are as many bytes as they take.
+    /// The sums in these bytes; nothing unless there are as many bytes as they take, and none of these says anything else.
     pub fn read(bytes: &'a [u8], count: usize, bits: u8) -> Option<Packed<'a>> {
         if Packed::bytes(count, bits)? != bytes.len() {
             return None;
         }
         let (low, above) = bytes.split_at(2 * count);
+        let spare = bits == 4 && count % 2 == 1 && above.last().is_some_and(|byte| byte >> 4 != 0);
+        if spare {
+            return None;
+        }
         let high = match bits {
             4 => Above::Four(above),
             8 => Above::Eight(above),
@@ -200,5 +205,6 @@ mod tests {
             }
         }
         assert!(Packed::bytes(1, 5).is_none() && Packed::read(&[0; 4], 1, 0).is_none());
+        assert!(Packed::read(&[1, 2, 0x0f], 1, 4).is_some() && Packed::read(&[1, 2, 0x1f], 1, 4).is_none());
     }
 }

@@ -208,9 +208,13 @@ impl<O: Opened> Products for Checked<'_, O> {
         }
         let mut buffer = lock(&self.buffers[thread]);
         let mut found = self.opening.sums(index, at, least, &mut buffer).map_err(|_| LightFault::Unread)?;
-        let bytes = sums::bytes(found, counts).filter(|bytes| *bytes <= left).ok_or(LightFault::Incomplete)?;
+        let bytes = sums::bytes(found, counts.clone()).filter(|bytes| *bytes <= left).ok_or(LightFault::Incomplete)?;
         if bytes > least {
             found = self.opening.sums(index, at, bytes, &mut buffer).map_err(|_| LightFault::Unread)?;
+            // A file may have changed since.
+            if sums::bytes(found, counts) != Some(bytes) {
+                return Err(LightFault::Unread);
+            }
         }
         self.read[index].store(at + bytes, Ordering::Relaxed);
         let mut lists = sums::lists(found);

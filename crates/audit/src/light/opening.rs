@@ -90,13 +90,17 @@ impl LightOpening {
 
     /// One sum changed by `by`: what a prover does who knows the key. `at` counts the sums of a position.
     pub fn forged(mut self, position: usize, at: usize, by: i32) -> LightOpening {
-        let bytes = &mut self.sums[position - self.start];
-        let Some(mut sections) = sums::read(bytes) else { return self };
-        if let Some(sum) = sections.iter_mut().flatten().flatten().nth(at) {
-            *sum = sum.wrapping_add(by);
-        }
-        bytes.clear();
-        sections.iter().for_each(|lists| sums::write(lists, bytes));
+        rewrite(&mut self.sums[position - self.start], 4, |sections| {
+            if let Some(sum) = sections.iter_mut().flatten().flatten().nth(at) {
+                *sum = sum.wrapping_add(by);
+            }
+        });
+        self
+    }
+
+    /// The same with at least so many bits a sum above the low sixteen, 4, 8 or 16, as another prover may keep them.
+    pub fn kept_at(mut self, least_bits: u8) -> LightOpening {
+        self.sums.iter_mut().for_each(|bytes| rewrite(bytes, least_bits, |_| {}));
         self
     }
 
@@ -147,6 +151,14 @@ impl LightOpening {
         reader.finish()?;
         Ok(opening)
     }
+}
+
+/// A position's sums changed and written again, if they are well formed.
+fn rewrite(bytes: &mut Vec<u8>, least_bits: u8, change: impl FnOnce(&mut Vec<Vec<Vec<i32>>>)) {
+    let Some(mut sections) = sums::read(bytes) else { return };
+    change(&mut sections);
+    bytes.clear();
+    sections.iter().for_each(|lists| sums::write(lists, least_bits, bytes));
 }
 
 impl Opened for LightOpening {

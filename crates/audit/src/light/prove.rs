@@ -148,7 +148,7 @@ impl Products for Weighed<'_> {
                 lists.push(sums.to_vec());
             }
         }
-        sums::write(&lists, &mut lock(&self.written[index]));
+        sums::write(&lists, 4, &mut lock(&self.written[index]));
         Ok(())
     }
 }

@@ -15,10 +15,10 @@ fn entry(section: &[u8], list: usize) -> Option<(usize, u8)> {
     Some((u32::from_le_bytes([a, b, c, d]) as usize, bits))
 }
 
-/// Appends a section.
-pub(crate) fn write(lists: &[Vec<i32>], to: &mut Vec<u8>) {
+/// Appends a section, with no fewer bits a sum above the low sixteen than these.
+pub(crate) fn write(lists: &[Vec<i32>], least_bits: u8, to: &mut Vec<u8>) {
     to.push(lists.len() as u8);
-    let bits: Vec<u8> = lists.iter().map(|sums| Packed::bits_of(sums)).collect();
+    let bits: Vec<u8> = lists.iter().map(|sums| Packed::bits_of(sums).max(least_bits)).collect();
     for (sums, bits) in lists.iter().zip(&bits) {
         to.extend((sums.len() as u32).to_le_bytes());
         to.push(*bits);
@@ -82,7 +82,7 @@ mod tests {
     fn sections_come_back_and_say_when_they_are_others() {
         let sections = [vec![vec![1, -2, 3], vec![1 << 20, 7]], vec![vec![i32::MIN, 0, i32::MAX]], vec![vec![]]];
         let mut position = vec![];
-        sections.iter().for_each(|section| write(section, &mut position));
+        sections.iter().for_each(|section| write(section, 4, &mut position));
         assert_eq!(read(&position).unwrap(), sections);
         // 11 of the head, 6 + 2 of twenty bits each, 4 + 2 of twenty-four.
         assert_eq!(bytes(&position, [3, 2].into_iter()), Some(11 + 8 + 6));
