@@ -1,11 +1,10 @@
 //! Sums in the field of 2⁶¹ − 1 elements, exact and quick: what lets a verifier check a product with weights it no longer
 //! holds (`docs/light-check.md`). Not part of the arithmetic: nothing here decides a bit of an answer.
 
+use crate::Isa;
 use crate::kernels::versions;
-use crate::packed::{High, Packed};
+use crate::packed::{Floats, High, Packed, to_floats};
 use crate::quantise::digits;
-use crate::{Activations, Isa};
-use std::ops::Range;
 
 /// The field's size, a Mersenne prime.
 pub const P: u64 = (1 << 61) - 1;
@@ -192,59 +191,6 @@ versions! {
 
 versions! {
     fn dots_low(words: &[i64], x: &[i16], sums: &mut [i64; 2]) = dots_low_body;
-}
-
-/// What becomes of the sums of a linear map (docs/arithmetic.md, section 2).
-#[derive(Clone, Copy, Debug)]
-pub enum Floats<'a> {
-    /// y = x · (scale · scales): 8-bit inputs.
-    Whole(f32, &'a [f32]),
-    /// y = 256 · x: the sums of high digits.
-    High,
-    /// y = (y + x) · (scale · scales): those of the low digits complete them.
-    Low(f32, &'a [f32]),
-}
-
-impl<'a> Floats<'a> {
-    /// What the sums of a plane of digits become: of the only one (a8), the high or the low one (a16).
-    pub fn of(mode: Activations, plane: usize, scale: f32, scales: &'a [f32]) -> Floats<'a> {
-        match (mode, plane) {
-            (Activations::A8, _) => Floats::Whole(scale, scales),
-            (Activations::A16, 0) => Floats::High,
-            (Activations::A16, _) => Floats::Low(scale, scales),
-        }
-    }
-
-    fn part(&self, at: Range<usize>) -> Floats<'a> {
-        match self {
-            Floats::Whole(scale, scales) => Floats::Whole(*scale, &scales[at]),
-            Floats::High => Floats::High,
-            Floats::Low(scale, scales) => Floats::Low(*scale, &scales[at]),
-        }
-    }
-}
-
-#[inline(always)]
-fn to_floats_body(x: &[i32], floats: Floats<'_>, y: &mut [f32]) {
-    let n = x.len();
-    let y = &mut y[..n];
-    let value = |i: usize| x[i] as f32;
-    match floats {
-        Floats::Whole(scale, scales) => {
-            let scales = &scales[..n];
-            (0..n).for_each(|i| y[i] = value(i) * (scale * scales[i]));
-        }
-        Floats::High => (0..n).for_each(|i| y[i] = value(i) * 256.0),
-        Floats::Low(scale, scales) => {
-            let scales = &scales[..n];
-            (0..n).for_each(|i| y[i] = (y[i] + value(i)) * (scale * scales[i]));
-        }
-    }
-}
-
-versions! {
-    /// The floats of sums.
-    pub fn to_floats(x: &[i32], floats: Floats<'_>, y: &mut [f32]) = to_floats_body;
 }
 
 /// Σ over rows of an element times the row: a projection of a matrix, taken row by row.

@@ -1,8 +1,8 @@
 //! Sums of linear maps as openings of light checks keep them: the low sixteen bits of each, and of what is above them only as
 //! much as the largest needs (`docs/light-check.md`).
 
-use crate::Isa;
 use crate::kernels::versions;
+use crate::{Activations, Isa};
 use std::ops::Range;
 
 /// The sums of one map, or of one of its planes of digits, where they lie.
@@ -179,6 +179,59 @@ versions! {
 
 versions! {
     fn unpack_sixteen(low: &[[u8; 2]], high: &[[u8; 2]], to: &mut [i32]) = unpack_sixteen_body;
+}
+
+/// What becomes of the sums of a linear map (docs/arithmetic.md, section 2).
+#[derive(Clone, Copy, Debug)]
+pub enum Floats<'a> {
+    /// y = x · (scale · scales): 8-bit inputs.
+    Whole(f32, &'a [f32]),
+    /// y = 256 · x: the sums of high digits.
+    High,
+    /// y = (y + x) · (scale · scales): those of the low digits complete them.
+    Low(f32, &'a [f32]),
+}
+
+impl<'a> Floats<'a> {
+    /// What the sums of a plane of digits become: of the only one (a8), the high or the low one (a16).
+    pub fn of(mode: Activations, plane: usize, scale: f32, scales: &'a [f32]) -> Floats<'a> {
+        match (mode, plane) {
+            (Activations::A8, _) => Floats::Whole(scale, scales),
+            (Activations::A16, 0) => Floats::High,
+            (Activations::A16, _) => Floats::Low(scale, scales),
+        }
+    }
+
+    pub(crate) fn part(&self, at: Range<usize>) -> Floats<'a> {
+        match self {
+            Floats::Whole(scale, scales) => Floats::Whole(*scale, &scales[at]),
+            Floats::High => Floats::High,
+            Floats::Low(scale, scales) => Floats::Low(*scale, &scales[at]),
+        }
+    }
+}
+
+#[inline(always)]
+fn to_floats_body(x: &[i32], floats: Floats<'_>, y: &mut [f32]) {
+    let n = x.len();
+    let y = &mut y[..n];
+    let value = |i: usize| x[i] as f32;
+    match floats {
+        Floats::Whole(scale, scales) => {
+            let scales = &scales[..n];
+            (0..n).for_each(|i| y[i] = value(i) * (scale * scales[i]));
+        }
+        Floats::High => (0..n).for_each(|i| y[i] = value(i) * 256.0),
+        Floats::Low(scale, scales) => {
+            let scales = &scales[..n];
+            (0..n).for_each(|i| y[i] = (y[i] + value(i)) * (scale * scales[i]));
+        }
+    }
+}
+
+versions! {
+    /// The floats of sums.
+    pub fn to_floats(x: &[i32], floats: Floats<'_>, y: &mut [f32]) = to_floats_body;
 }
 
 #[cfg(test)]

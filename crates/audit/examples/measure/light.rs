@@ -6,8 +6,8 @@ use audit::light::{Frame, Key, LightConfig, LightOpening, LightVerdict, OpeningF
 use audit::trace::Run;
 use audit::{ReplayConfig, Verdict, replay};
 use exact::Isa;
-use exact::field::{Floats, Levels, P, Projection, Vector};
-use exact::packed::Packed;
+use exact::field::{Levels, P, Projection, Vector};
+use exact::packed::{Floats, Packed};
 use receipt::Bundle;
 use std::path::Path;
 use std::time::Instant;
