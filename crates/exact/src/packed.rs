@@ -1,5 +1,5 @@
 //! Sums of linear maps as openings of light checks keep them: the low sixteen bits of each, and of what is above them only as
-//! much as the largest needs (`docs/light-check.md`).
+//! much as the largest needs (`docs/light-check.md`). And the floats that they become.
 
 use crate::kernels::versions;
 use crate::{Activations, Isa};
