@@ -259,14 +259,11 @@ fn finish_body(
     out_row: usize,
     column: usize,
 ) {
-    // As long as the columns: a bound that could be passed in the middle would keep the last columns out of vectors.
-    let epilogue = match epilogue {
-        Epilogue::Bias(bias) => Epilogue::Bias(&bias[..w_scales.len()]),
-        other => other,
-    };
+    // A bias as long as the columns: a bound that could be passed in the middle would keep the last columns out of vectors.
     match (planes, epilogue) {
         (1, Epilogue::Store) => rows::<1>(panel, x_scales, w_scales, offsets, out, out_row, column, |v, _, _| v),
         (1, Epilogue::Bias(bias)) => {
+            let bias = &bias[..w_scales.len()];
             rows::<1>(panel, x_scales, w_scales, offsets, out, out_row, column, |v, _, j| v + bias[j]);
         }
         (1, Epilogue::AddScaled(gain)) => {
@@ -274,6 +271,7 @@ fn finish_body(
         }
         (_, Epilogue::Store) => rows::<2>(panel, x_scales, w_scales, offsets, out, out_row, column, |v, _, _| v),
         (_, Epilogue::Bias(bias)) => {
+            let bias = &bias[..w_scales.len()];
             rows::<2>(panel, x_scales, w_scales, offsets, out, out_row, column, |v, _, j| v + bias[j]);
         }
         (_, Epilogue::AddScaled(gain)) => {

@@ -45,6 +45,7 @@ impl Walk {
             0 => drop(first.set(a())),
             _ => drop(second.set(b())),
         });
+        // Both have run, or `each` has panicked.
         match (first.into_inner(), second.into_inner()) {
             (Some(first), Some(second)) => (first, second),
             _ => (a(), b()),
