@@ -169,28 +169,6 @@ fn other_routes_and_methods_are_refused_in_the_same_shape() {
 }
 
 #[test]
-fn a_full_queue_asks_to_come_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let small = engine(|config| {
-        config.queue_max = 1;
-        config.sequences_max = 1;
-    });
-    let served = Served::with(small, folder.path(), Limits::default());
-    let long = with(ask("reply", "a"), json!({"max_tokens": 1500, "ignore_eos": true, "stream": true}));
-    let json = [("content-type", "application/json")];
-    let open = || served.open("POST", "/v1/chat/completions", &json, long.to_string().as_bytes());
-    let streams: Vec<_> = (0..6).map(|_| open()).collect();
-    let refused = served.post("/v1/chat/completions", &long);
-    error(&refused, 429);
-    assert_eq!(refused.headers["retry-after"], "1");
-    drop(streams);
-    let start = std::time::Instant::now();
-    while served.post("/v1/chat/completions", &with(ask("sql", "a"), json!({"max_tokens": 3}))).status != 200 {
-        assert!(start.elapsed() < Duration::from_secs(60), "the queue stays full");
-    }
-}
-
-#[test]
 fn an_answer_that_takes_too_long_ends_with_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits { answer_deadline: Duration::from_millis(50), ..Limits::default() };

@@ -45,20 +45,24 @@ fn a_full_queue_says_so_at_once_and_when_to_come_back() {
         assert!(stream.read(&mut [0; 16]).unwrap() > 0);
         stream
     };
-    let mut streams = vec![open()];
+    let mut streams = vec![];
     let start = Instant::now();
-    while (engine.load().running, engine.load().waiting) != (1, 0) {
-        assert!(start.elapsed() < Duration::from_secs(60));
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    // One runs; two more wait, and are counted at once.
-    streams.extend([open(), open()]);
-    assert_eq!(engine.load().waiting, 2);
-    let answer = served.post("/v1/chat/completions", &ask(BASE, "a"));
-    assert_eq!((answer.status, &answer.json()["error"]["code"]), (429, &json!("queue_full")), "{}", answer.text());
-    assert!(answer.headers["retry-after"].parse::<u32>().unwrap() >= 1);
+    // One runs and two wait, unless the first is done already: then the queue is filled again.
+    let refused = loop {
+        assert!(start.elapsed() < Duration::from_secs(60), "the queue is never full");
+        while engine.load().waiting < 2 {
+            streams.push(open());
+        }
+        let answer = served.post("/v1/chat/completions", &with(ask(BASE, "a"), json!({"max_tokens": 1})));
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!("queue_full")), "{}", refused.text());
+    assert!(refused.headers["retry-after"].parse::<u32>().unwrap() >= 1);
     let metrics = served.get("/metrics");
-    assert!(metrics.text().contains("kind=\"queue_full\"} 1"), "{}", metrics.text());
+    let line = metrics.text().lines().find(|line| line.contains("kind=\"queue_full\"")).unwrap();
+    assert!(line.rsplit(' ').next().unwrap().parse::<u32>().unwrap() >= 1, "{line}");
     drop(streams);
     served.wait_until_idle();
     assert_eq!(served.post("/v1/chat/completions", &with(ask(BASE, "a"), json!({"max_tokens": 2}))).status, 200);
