@@ -18,6 +18,7 @@ QUESTIONS = {
     "reply": "My parcel is late",
 }
 SIZES = {"wide": (1280, 900), "narrow": (360, 740)}
+PATIENCE = 120000  # milliseconds
 failures = []
 
 
@@ -38,7 +39,7 @@ def sign_in(page, key):
     page.goto(URL + "/dashboard/login")
     page.fill("#key", key)
     page.click("main button")
-    page.wait_for_load_state()
+    page.wait_for_url(lambda url: not url.endswith("/login"))
 
 
 def audit(page, name):
@@ -55,8 +56,14 @@ def audit(page, name):
 def statement(page):
     page.goto(URL + "/dashboard/ledger")
     page.get_by_role("button", name="Make a statement now").click()
-    page.wait_for_load_state()
-    expect("a statement is made and listed", page.locator("a", has_text="all balances").count() >= 1)
+    page.locator("a", has_text="all balances").first.wait_for()
+    expect("a statement is made and listed", True)
+
+
+def new_page(browser, **options):
+    context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE)
+    return context, context.new_page()
 
 
 AXE_SOURCE = pathlib.Path(AXE).read_text()
@@ -65,7 +72,7 @@ ask("lockstep-demo", "<script>document.title='run'</script>")
 time.sleep(11)  # a record of the device's time is written every ten seconds
 
 with sync_playwright() as play:
-    browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"], timeout=PATIENCE)
     PAGES = {
         "overview": "/dashboard",
         "playground": "/dashboard/playground",
@@ -83,8 +90,8 @@ with sync_playwright() as play:
     for scheme in ("light", "dark"):
         for size, (width, height) in SIZES.items():
             # bypass_csp: axe is put into the page by the test; the policy itself is tested below.
-            context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height}, bypass_csp=True)
-            page = context.new_page()
+            viewport = {"width": width, "height": height}
+            context, page = new_page(browser, color_scheme=scheme, viewport=viewport, bypass_csp=True)
             page.on("pageerror", lambda error: failures.append(f"script: {error}"))
             sign_in(page, ADMIN)
             if scheme == "light" and size == "wide":
@@ -98,7 +105,7 @@ with sync_playwright() as play:
             for name, button in {"dispute": "The node gets one dot product wrong", "light": "Falsify one sum, then check"}.items():
                 page.goto(URL + PAGES["receipt"])
                 page.get_by_role("button", name=button).click()
-                page.locator(".walk-here .verdict.differs").wait_for(timeout=60000)
+                page.locator(".walk-here .verdict.differs").wait_for()
                 expect(f"{name}: caught, {size}, {scheme}", page.locator(".walk-here strong", has_text="lied" if name == "dispute" else "Caught").count() == 1)
                 audit(page, f"{name}, {size}, {scheme}")
                 if SHOTS:
@@ -106,8 +113,7 @@ with sync_playwright() as play:
             context.close()
 
     # The playground with scripts, under the policy as it is.
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
+    context, page = new_page(browser, viewport={"width": 1280, "height": 900})
     blocked = []
     page.on("console", lambda message: blocked.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: blocked.append(str(error)))
@@ -117,24 +123,24 @@ with sync_playwright() as play:
         box.set_checked(box.get_attribute("value") in ("triage", "reply"))
     page.fill("#prompt", "<b>My lamp</b> arrived broken")
     page.click("text=Ask >> nth=-1")
-    page.wait_for_selector("#answers section:nth-child(2) [data-receipt]:not([hidden])", timeout=60000)
-    page.wait_for_selector("#answers section:nth-child(1) [data-receipt]:not([hidden])", timeout=60000)
+    page.wait_for_selector("#answers section:nth-child(2) [data-receipt]:not([hidden])")
+    page.wait_for_selector("#answers section:nth-child(1) [data-receipt]:not([hidden])")
     expect("two answers stream side by side", page.locator("#answers section").count() == 2)
     one = page.locator("#answers section").first
     for button, word in [("Check", "Equal."), ("Tamper with the answer, then check", "Caught."), ("Cut the answer short", "Caught.")]:
         one.get_by_role("button", name=button, exact=True).click()
-        one.locator(".verdict strong", has_text=word).first.wait_for(timeout=60000)
+        one.locator(".verdict strong", has_text=word).first.wait_for()
         expect(f"{button}: {word}", True)
         if SHOTS and button.startswith("Tamper"):
             page.screenshot(path=SHOTS / "caught.png", full_page=True)
     one.locator("select").select_option("sql")
     one.get_by_role("button", name="Swap the adapter, then check").click()
-    one.locator(".verdict", has_text="computed with sql").wait_for(timeout=60000)
+    one.locator(".verdict", has_text="computed with sql").wait_for()
     expect("swapping the adapter is caught", "Caught." in one.inner_text())
     page.goto(URL + "/dashboard")
     before = page.locator("[data-live=receipts]").inner_text()
     ask("triage", "again")
-    page.wait_for_function("before => document.querySelector('[data-live=receipts]').textContent !== before", arg=before, timeout=20000)
+    page.wait_for_function("before => document.querySelector('[data-live=receipts]').textContent !== before", arg=before)
     expect("live numbers change by themselves", True)
     page.goto(URL + "/dashboard/receipts")
     expect("nothing of a prompt was run", page.title() != "run")
@@ -145,8 +151,7 @@ with sync_playwright() as play:
     context.close()
 
     # A customer's own proof.
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    page = context.new_page()
+    context, page = new_page(browser, viewport={"width": 1280, "height": 900}, accept_downloads=True)
     sign_in(page, KEY)
     page.goto(URL + "/dashboard/ledger")
     with page.expect_download() as download:
@@ -155,15 +160,14 @@ with sync_playwright() as play:
     context.close()
 
     # Without scripts everything is there.
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
+    context, page = new_page(browser, java_script_enabled=False)
     sign_in(page, KEY)
     page.goto(URL + "/dashboard/playground")
     page.click("form[data-stream] button")
-    page.wait_for_load_state()
+    page.locator("#answers section .answer").nth(1).wait_for(state="attached")
     expect("without scripts a form is answered", page.locator("#answers section .answer").count() == 2)
     page.locator("#answers section").first.get_by_role("button", name="Check", exact=True).click()
-    page.wait_for_load_state()
+    page.locator(".verdict.equal").first.wait_for()
     expect("without scripts an answer is checked", page.locator(".verdict.equal").count() == 1)
     browser.close()
 

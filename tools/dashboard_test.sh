@@ -25,10 +25,11 @@ sed 's/$/ budget=5/' "$folder/line" >"$folder/keys"
 "$program" up --listen 127.0.0.1:0 --data "$folder/data" --memory 0.5 --log quiet --prices "$folder/prices" --api-keys "$folder/keys" \
     --admin-key administrator --adapter-root "$root/models/demo/adapters" --costs rtx-3090 >"$folder/log" 2>&1 &
 server=$!
-for _ in $(seq 100); do
+for _ in $(seq 600); do
     grep -q '^Try:' "$folder/log" && break
     kill -0 $server 2>/dev/null || { cat "$folder/log"; exit 1; }
     sleep 0.1
 done
+grep -q '^Try:' "$folder/log" || { cat "$folder/log"; exit 1; }
 url=$(grep -o 'http://[0-9.:]*/v1' "$folder/log" | head -n 1)
 "$python" "$root/tools/dashboard_test.py" "${url%/v1}" "$key" administrator "$browser" "$folder/package/axe.min.js" ${shots:+"$shots"}

@@ -18,7 +18,7 @@ trap 'rm -rf /dev/shm/lockstep-fuzz-*' EXIT
 for target in "${targets[@]}"; do
     mkdir -p "corpus/$target" "failures/$target"
     printf '%-12s' "$target"
-    if ! "target/x86_64-unknown-linux-gnu/release/$target" -max_total_time="$seconds" -seed="${FUZZ_SEED:-0}" -timeout=10 -rss_limit_mb=2048 \
+    if ! "target/x86_64-unknown-linux-gnu/release/$target" -max_total_time="$seconds" -seed="${FUZZ_SEED:-0}" -timeout=60 -rss_limit_mb=2048 \
         -max_len=8192 -print_final_stats=1 -artifact_prefix="failures/$target/" "corpus/$target" "seeds/$target" \
         >"failures/$target.log" 2>&1; then
         tail -n 30 "failures/$target.log"

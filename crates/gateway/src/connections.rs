@@ -160,21 +160,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
 
     #[tokio::test]
     async fn who_reads_slowly_is_waited_for_and_who_reads_nothing_is_let_go() {
         let (ours, mut theirs) = tokio::io::duplex(16);
-        let mut ours = Impatient::new(ours, Duration::from_millis(200));
-        let slow = tokio::spawn(async move {
-            for _ in 0..8 {
-                sleep(Duration::from_millis(50)).await;
-                theirs.read_exact(&mut [0; 16]).await.unwrap();
-            }
-            theirs
-        });
-        ours.write_all(&[7; 128]).await.unwrap();
-        let _theirs = slow.await.unwrap();
+        let mut ours = Impatient::new(ours, Duration::from_secs(3600));
+        for _ in 0..8 {
+            ours.write_all(&[7; 16]).await.unwrap();
+            assert!(ours.stalled.is_none(), "whoever takes something is not waited for");
+            let since = Instant::now();
+            let full = poll_fn(|context| Poll::Ready(Pin::new(&mut ours).poll_write(context, &[7; 16]))).await;
+            assert!(full.is_pending());
+            // However long the waits before took.
+            let until = ours.stalled.as_ref().unwrap().deadline();
+            assert!(until >= since + ours.patience, "each wait may take as long as the first");
+            theirs.read_exact(&mut [0; 16]).await.unwrap();
+        }
+        ours.patience = Duration::from_millis(50);
         let error = ours.write_all(&[7; 128]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use support::{BASE, Served, demo, engine};
+use support::{BASE, Served, demo, engine, wait_for};
 
 const PRICES: &str = r#"{"version": 7, "default": {"prompt": 1000000, "output": 3000000, "accepted": 1000000},
     "models": {"sql": {"prompt": 2000000, "cached": 0, "output": 5000000}}}"#;
@@ -55,7 +55,7 @@ impl Shop {
 
     /// Waits until so many are settled and nothing is held any more.
     fn settled(&self, count: usize) -> Vec<Entry> {
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(60);
         loop {
             let (settled, holds) = (self.settlements(), self.runtime.block_on(self.ledger.holds(None, 10)).unwrap());
             if settled.len() == count && holds.is_empty() {
@@ -81,7 +81,9 @@ fn an_answer_costs_what_the_list_says_and_pays_those_who_earned_it() {
     let folder = tempfile::tempdir().unwrap();
     let split: Split = "operator=700000,author:ada-lovelace=300000".parse().unwrap();
     let shop = open(folder.path(), "budget=5", |billing| {
-        billing.with_splits(BTreeMap::from([("sql".to_owned(), split.clone())]))
+        let hour = Duration::from_secs(3600);
+        let splits = BTreeMap::from([("sql".to_owned(), split.clone())]);
+        billing.with_splits(splits).with_targets(Target { first: hour, each: hour }, BTreeMap::new())
     });
     let answer = shop.ask(&body("sql", 10));
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -133,22 +135,27 @@ fn who_has_spent_the_budget_is_told_so_until_more_is_paid_in() {
 fn a_client_that_goes_pays_for_what_it_got() {
     let folder = tempfile::tempdir().unwrap();
     let shop = open(folder.path(), "budget=5", |billing| billing);
-    let mut long = body(BASE, 400);
+    let mut long = body(BASE, 1900);
     long["stream"] = json!(true);
     let headers = [("content-type", "application/json"), ("authorization", "Bearer secret")];
-    let mut stream = shop.served.open("POST", "/v1/completions", &headers, long.to_string().as_bytes());
-    let mut read = Vec::new();
-    while read.windows(5).filter(|bytes| bytes == b"data:").count() < 3 {
-        let mut bytes = [0; 256];
-        let count = stream.read(&mut bytes).unwrap();
-        assert!(count > 0);
-        read.extend_from_slice(&bytes[..count]);
-    }
-    drop(stream);
-    let settled = shop.settled(1).remove(0);
+    let mut asked = 0;
+    // One that was complete before its client had gone has a receipt: then another is asked.
+    let settled = wait_for("an answer broken off", || {
+        let mut stream = shop.served.open("POST", "/v1/completions", &headers, long.to_string().as_bytes());
+        let mut read = Vec::new();
+        while read.windows(5).filter(|bytes| bytes == b"data:").count() < 3 {
+            let mut bytes = [0; 256];
+            let count = stream.read(&mut bytes).unwrap();
+            assert!(count > 0);
+            read.extend_from_slice(&bytes[..count]);
+        }
+        drop(stream);
+        asked += 1;
+        shop.settled(asked).pop().filter(|newest| newest.reference.is_none())
+    });
     let details = settled.settled.unwrap();
-    assert_eq!((details.outcome, settled.reference), (Outcome::Paid, None), "no receipt");
-    assert!((1..400).contains(&details.usage.output), "{details:?}");
+    assert_eq!(details.outcome, Outcome::Paid);
+    assert!((1..1900).contains(&details.usage.output), "{details:?}");
     assert_eq!(settled.amount.0, (details.usage.prompt + 3 * details.usage.output) as i64);
 }
 
@@ -181,12 +188,14 @@ fn keys_that_ask_too_often_wait() {
 #[test]
 fn the_devices_time_is_recorded_to_the_last_moment() {
     let folder = tempfile::tempdir().unwrap();
+    let before = Instant::now();
     let shop = open(folder.path(), "budget=5", |billing| billing);
-    let started = Instant::now();
+    let opened = Instant::now();
     (0..3).for_each(|_| assert_eq!(shop.ask(&body("sql", 30)).status, 200));
-    let busy = started.elapsed().as_nanos() as u64;
+    let closing = Instant::now();
     let Shop { served, .. } = shop;
     drop(served);
+    let closed = Instant::now();
     let records = returns::read(&folder.path().join("node/device"), 0, u64::MAX).unwrap();
     let mut time = returns::Time::default();
     let mut sql = returns::Use::default();
@@ -195,9 +204,13 @@ fn the_devices_time_is_recorded_to_the_last_moment() {
         record.adapters.get("sql").into_iter().for_each(|used| sql.add(used));
     }
     assert_eq!((sql.answers, sql.answer_tokens), (3, 90));
-    assert!(time.busy() > 0 && time.busy() <= busy && sql.time.busy() == time.busy());
+    // From some moment while it opened to some moment while it ended, to the nanosecond.
+    let (least, most) = ((closing - opened).as_nanos() as u64, (closed - before).as_nanos() as u64);
+    assert!((least..=most).contains(&time.total()), "{} of {least} to {most}", time.total());
+    assert!(time.busy() > 0 && time.busy() <= least && sql.time.busy() == time.busy());
     let last = records.last().unwrap();
     assert!(last.bytes.base > 0 && last.bytes.separate > 5 * last.bytes.base && last.bytes.models == 6);
-    let wall = (last.to - records[0].from) * 1000;
-    assert!(time.total().abs_diff(wall) <= wall / 1000 + 2_000_000, "{} of {wall}", time.total());
+    // The same by the clock of the day, which runs a little faster or slower while it is set right.
+    let (wall, slack) = ((last.to - records[0].from) * 1000, most / 1000 + 2_000_000);
+    assert!(least <= wall + slack && wall <= most + slack, "{wall} of {least} to {most}");
 }

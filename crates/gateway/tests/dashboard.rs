@@ -8,7 +8,7 @@ use returns::{Device, Period};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use support::pages::{FORM, chat, encoded, look, shop, sign_in, visit};
-use support::{BASE, Served, ask, demo, engine};
+use support::{BASE, Served, ask, demo, engine, wait_for, wait_until};
 
 const PAGES: [&str; 8] = [
     "/dashboard",
@@ -149,11 +149,8 @@ fn keys_open_what_is_theirs_and_the_administrators_opens_all() {
 
     let of_ada = chat(&served, "ada", "sql", "How many orders were placed in Graz?");
     let of_bob = chat(&served, "bob", "triage", "My lamp arrived broken");
-    let until = Instant::now() + Duration::from_secs(20);
-    while runtime.block_on(ledger.settlements(0, i64::MAX, None, 9)).unwrap().len() < 2 {
-        assert!(Instant::now() < until);
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let settled = || runtime.block_on(ledger.settlements(0, i64::MAX, None, 9)).unwrap().len();
+    wait_until("both settlements", || settled() == 2);
     let name = |answer: &Value| answer["receipt"]["id"].as_str().unwrap().to_owned();
     let without_key = |id: &str| id.rsplit_once('-').unwrap().0.to_owned();
     let ada = sign_in(&served, "ada");
@@ -320,8 +317,7 @@ fn the_overview_says_what_the_report_says() {
     let records = folder.path().join("node").join("device");
     let key = tlog::node_of(served.get("/health").ok()["log"]["origin"].as_str().unwrap()).unwrap();
     let operator = gateway::operator(&key).unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
-    let (page, report) = loop {
+    let (page, report) = wait_for("a page that is up to date", || {
         let all = returns::read(&records, 0, u64::MAX).unwrap();
         let period = Period { from: all[0].from, to: all[all.len() - 1].to, devices: 1 };
         let (operator, records, device) = (operator.clone(), records.clone(), Device::known().remove(0));
@@ -329,12 +325,8 @@ fn the_overview_says_what_the_report_says() {
         let report = runtime.block_on(gateway::report(&ledger, &[node], |_, _| true)).unwrap().remove(0);
         let page = served.send("GET", "/dashboard?format=json", &root, b"").ok();
         let to = page["returns"].as_array().unwrap().iter().find(|row| row["line"] == "to").unwrap()["period"].as_u64();
-        if to == Some(report.period.to) && !page["answers"].as_array().unwrap().is_empty() {
-            break (page, report);
-        }
-        assert!(Instant::now() < until, "{page}");
-        std::thread::sleep(Duration::from_millis(20));
-    };
+        (to == Some(report.period.to) && !page["answers"].as_array().unwrap().is_empty()).then_some((page, report))
+    });
     let line = |name: &str| {
         page["returns"].as_array().unwrap().iter().find(|row| row["line"] == name).unwrap()["period"].clone()
     };
@@ -361,18 +353,11 @@ fn a_refund_changes_what_was_summed_before() {
     let root = [("authorization", "Bearer root")];
     let good =
         || served.send("GET", "/dashboard?format=json", &root, b"").ok()["answers"][0]["charged_micros"].as_i64();
-    let wait = |wanted: &dyn Fn(Option<i64>) -> bool| {
-        let until = Instant::now() + Duration::from_secs(20);
-        while !wanted(good()) {
-            assert!(Instant::now() < until, "{:?}", good());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
-    wait(&|charged| charged.is_some_and(|charged| charged > 0));
+    wait_until("a charge", || good().is_some_and(|charged| charged > 0));
     let settled = runtime.block_on(ledger.settlements(0, i64::MAX, None, 9)).unwrap().remove(0);
     let (settlement, amount) = (settled.id.clone(), settled.amount);
     runtime.block_on(ledger.order("refund-1", ledger::What::Refund { settlement, amount }, "")).unwrap();
-    wait(&|charged| charged == Some(0));
+    wait_until("its refund", || good() == Some(0));
 }
 
 #[test]

@@ -9,8 +9,8 @@ use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
-use support::{BASE, Served, ask, content, engine, with};
+use std::time::Duration;
+use support::{BASE, Served, ask, content, engine, wait_until, with};
 
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 /// Bytes that a flood may add to what the process holds: far less than keeping all of it would take.
@@ -26,29 +26,15 @@ fn held_bytes() -> u64 {
     line.map_or(0, |line| line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10)
 }
 
-/// Waits until what Prometheus is told of has this value.
-fn wait_for(served: &Served, name: &str, value: &str) {
-    let start = Instant::now();
-    loop {
-        let text = served.get("/metrics").text().to_owned();
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
-        if line.rsplit(' ').next() == Some(value) {
-            return;
-        }
-        assert!(start.elapsed() < Duration::from_secs(60), "{line}, not {value}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Sends a request `count` times, as fast as answers come; gives how many were refused because the queue was full. What is
-/// taken all the same is given up.
-fn flood(address: SocketAddr, body: &str, count: usize) -> usize {
+/// Sends a request `count` times, as fast as answers come; gives how many were refused because the queue was full, and the
+/// connections of those that were taken all the same: each keeps its place.
+fn flood(address: SocketAddr, body: &str, count: usize) -> (usize, Vec<BufReader<TcpStream>>) {
     let request = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     let mut reader = BufReader::new(TcpStream::connect(address).unwrap());
-    let mut refused = 0;
+    let (mut refused, mut taken) = (0, vec![]);
     for _ in 0..count {
         reader.get_mut().write_all(request.as_bytes()).unwrap();
         let (mut head, mut line) = (String::new(), String::new());
@@ -57,7 +43,7 @@ fn flood(address: SocketAddr, body: &str, count: usize) -> usize {
             line.clear();
         }
         if head.starts_with("http/1.1 200") {
-            reader = BufReader::new(TcpStream::connect(address).unwrap());
+            taken.push(std::mem::replace(&mut reader, BufReader::new(TcpStream::connect(address).unwrap())));
             continue;
         }
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
@@ -67,7 +53,7 @@ fn flood(address: SocketAddr, body: &str, count: usize) -> usize {
         assert!(String::from_utf8(body).unwrap().contains("queue_full"));
         refused += 1;
     }
-    refused
+    (refused, taken)
 }
 
 #[test]
@@ -75,7 +61,8 @@ fn ten_thousand_requests_at_once_are_refused_in_words_and_those_before_are_serve
     let _alone = ALONE.lock();
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(|config| (config.sequences_max, config.queue_max) = (2, 32));
-    let served = Served::with(engine.clone(), folder.path(), Limits::default());
+    let limits = Limits { stall_deadline: Duration::from_secs(600), ..Limits::default() };
+    let served = Served::with(engine.clone(), folder.path(), limits);
     let more = json!({"max_tokens": 1900, "ignore_eos": true, "stream": true});
     let long = with(ask(BASE, &"the lamp ".repeat(10)), more).to_string();
     let open = || {
@@ -84,15 +71,17 @@ fn ten_thousand_requests_at_once_are_refused_in_words_and_those_before_are_serve
         stream
     };
     let mut streams: Vec<TcpStream> = vec![open(), open()];
-    wait_for(&served, "vllm:num_requests_waiting", "0");
+    wait_until("both being computed", || served.metric("vllm:num_requests_waiting") == 0.0);
     streams.extend((0..32).map(|_| open()));
     let before = held_bytes();
     let address = served.address;
-    let long = with(ask(BASE, &"a long prompt ".repeat(200)), json!({"stream": true})).to_string();
-    let refused: usize = std::thread::scope(|scope| {
+    let more = json!({"max_tokens": 1000, "ignore_eos": true, "stream": true});
+    let long = with(ask(BASE, &"a long prompt ".repeat(150)), more).to_string();
+    let floods: Vec<_> = std::thread::scope(|scope| {
         let floods: Vec<_> = (0..10).map(|_| scope.spawn(|| flood(address, &long, 1000))).collect();
-        floods.into_iter().map(|flood| flood.join().unwrap()).sum()
+        floods.into_iter().map(|flood| flood.join().unwrap()).collect()
     });
+    let refused: usize = floods.iter().map(|(refused, _)| refused).sum();
     assert!(refused > 9_000, "{refused} of 10,000");
     let grown = held_bytes().saturating_sub(before);
     assert!(grown < GROWTH_MAX, "{grown} bytes more");
@@ -100,7 +89,7 @@ fn ten_thousand_requests_at_once_are_refused_in_words_and_those_before_are_serve
     let mut whole = String::new();
     streams[0].read_to_string(&mut whole).unwrap();
     assert!(whole.contains("[DONE]"));
-    drop(streams);
+    drop((streams, floods));
     served.wait_until_idle();
     served.post("/v1/chat/completions", &with(ask("sql", "a"), json!({"max_tokens": 2}))).ok();
 }
@@ -147,7 +136,7 @@ fn readers_that_stop_reading_are_let_go_and_others_are_served() {
     for _ in 0..5 {
         served.post("/v1/chat/completions", &with(ask("sql", "b"), json!({"max_tokens": 4}))).ok();
     }
-    wait_for(&served, &format!("vllm:request_success_total{{model_name=\"{BASE}\",finished_reason=\"abort\"}}"), "4");
+    wait_until("all four let go", || served.ended("abort") == 4.0);
     served.wait_until_idle();
     let grown = held_bytes().saturating_sub(before);
     assert!(grown < GROWTH_MAX, "{grown} bytes more");

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
-use support::{Answer, Served, ask, engine, with};
+use support::{Answer, Served, ask, engine, wait_for, with};
 use tlog::{LogError, Proof, Reader, Source};
 
 fn serve(folder: &Path) -> Served {
@@ -147,39 +147,53 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-#[test]
-fn numbers_of_answers_that_were_dropped_are_logged_as_aborted() {
-    let folder = tempfile::tempdir().unwrap();
-    let served = serve(folder.path());
-    for _ in 0..3 {
-        // Hangs up in the middle of a long answer.
-        let body = with(ask("reply", "Hello"), json!({"max_tokens": 400, "stream": true, "ignore_eos": true}));
-        let mut stream = served.open(
-            "POST",
-            "/v1/chat/completions",
-            &[("content-type", "application/json")],
-            body.to_string().as_bytes(),
-        );
-        std::io::Read::read_exact(&mut stream, &mut [0; 200]).unwrap();
-    }
-    served.wait_until_idle();
-    std::thread::sleep(Duration::from_millis(50));
-    post(&served, json!({}));
-    post(&served, json!({}));
-    let (_, statements) = monitor(&served);
-    let mut fate = BTreeMap::new();
+/// What the log says of each number of a seed.
+fn fates(served: &Served) -> BTreeMap<u64, &'static str> {
+    let (_, statements) = monitor(served);
+    let mut fates = BTreeMap::new();
     for statement in &statements {
         match statement {
-            Statement::Receipt(receipt) => drop(fate.insert(receipt.claims.seed_number.unwrap(), "used")),
+            Statement::Receipt(receipt) => drop(fates.insert(receipt.claims.seed_number.unwrap(), "used")),
             Statement::Aborted(aborted, _) => {
                 for (first, count) in &aborted.ranges {
-                    fate.extend((*first..first + count).map(|number| (number, "aborted")));
+                    fates.extend((*first..first + count).map(|number| (number, "aborted")));
                 }
             }
             _ => {}
         }
     }
-    assert_eq!(fate.into_values().collect::<Vec<_>>(), ["aborted", "aborted", "aborted", "used", "used"]);
+    fates
+}
+
+#[test]
+fn numbers_of_answers_that_were_dropped_are_logged_as_aborted() {
+    // An answer that was complete before its client had gone is not dropped: then all begins anew.
+    let (told, posts) = wait_for("three answers that are dropped", || {
+        let folder = tempfile::tempdir().unwrap();
+        let served = serve(folder.path());
+        for _ in 0..3 {
+            // Hangs up in the middle of a long answer.
+            let body = with(ask("reply", "Hello"), json!({"max_tokens": 1900, "stream": true, "ignore_eos": true}));
+            let mut stream = served.open(
+                "POST",
+                "/v1/chat/completions",
+                &[("content-type", "application/json")],
+                body.to_string().as_bytes(),
+            );
+            std::io::Read::read_exact(&mut stream, &mut [0; 200]).unwrap();
+        }
+        served.wait_until_idle();
+        // What became of them is logged with the receipts that come next.
+        let mut posts = 0;
+        let told = wait_for("a fate of each", || {
+            post(&served, json!({}));
+            posts += 1;
+            Some(fates(&served)).filter(|told| (0..3).all(|number| told.contains_key(&number)))
+        });
+        (0..3).all(|number| told[&number] == "aborted").then_some((told, posts))
+    });
+    let expected = [vec!["aborted"; 3], vec!["used"; posts]].concat();
+    assert_eq!(told.into_values().collect::<Vec<_>>(), expected);
 }
 
 #[test]

@@ -5,8 +5,8 @@ mod support;
 use gateway::{Keys, Limits};
 use serde_json::json;
 use std::io::{Read, Write};
-use std::time::{Duration, Instant};
-use support::{BASE, Served, ask, demo, engine, with};
+use std::time::Duration;
+use support::{BASE, Served, ask, demo, engine, wait_for, wait_until, with};
 
 #[test]
 fn without_its_key_nothing_under_v1_is_served() {
@@ -46,23 +46,21 @@ fn a_full_queue_says_so_at_once_and_when_to_come_back() {
         stream
     };
     let mut streams = vec![];
-    let start = Instant::now();
     // One runs and two wait, unless the first is done already: then the queue is filled again.
-    let refused = loop {
-        assert!(start.elapsed() < Duration::from_secs(60), "the queue is never full");
-        while engine.load().waiting < 2 {
+    let refused = wait_for("a full queue", || {
+        let load = engine.load();
+        if load.waiting < 2 {
             streams.push(open());
         }
-        let answer = served.post("/v1/chat/completions", &with(ask(BASE, "a"), json!({"max_tokens": 1})));
-        if answer.status != 200 {
-            break answer;
+        if load.waiting < 2 || load.running == 0 {
+            return None;
         }
-    };
+        let answer = served.post("/v1/chat/completions", &with(ask(BASE, "a"), json!({"max_tokens": 1})));
+        (answer.status != 200).then_some(answer)
+    });
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!("queue_full")), "{}", refused.text());
     assert!(refused.headers["retry-after"].parse::<u32>().unwrap() >= 1);
-    let metrics = served.get("/metrics");
-    let line = metrics.text().lines().find(|line| line.contains("kind=\"queue_full\"")).unwrap();
-    assert!(line.rsplit(' ').next().unwrap().parse::<u32>().unwrap() >= 1, "{line}");
+    assert!(served.metric("lockstep:request_errors_total{model_name=\"demo/base\",kind=\"queue_full\"}") >= 1.0);
     drop(streams);
     served.wait_until_idle();
     assert_eq!(served.post("/v1/chat/completions", &with(ask(BASE, "a"), json!({"max_tokens": 2}))).status, 200);
@@ -72,17 +70,13 @@ fn a_full_queue_says_so_at_once_and_when_to_come_back() {
 fn what_is_measured_is_told_to_prometheus() {
     let folder = tempfile::tempdir().unwrap();
     let served = Served::start(folder.path());
-    let value = |name: &str| {
-        let text = served.get("/metrics").text().to_owned();
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
-        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
-    };
+    let value = |name: &str| served.metric(name);
     let answer =
         served.post("/v1/chat/completions", &with(ask("sql", "a"), json!({"max_tokens": 5, "ignore_eos": true}))).ok();
     assert_eq!(served.post("/v1/chat/completions", &json!({})).status, 400);
     assert_eq!(value("vllm:generation_tokens_total"), 5.0);
     assert_eq!(value("vllm:prompt_tokens_total"), answer["usage"]["prompt_tokens"].as_f64().unwrap());
-    assert_eq!(value("vllm:request_success_total{model_name=\"demo/base\",finished_reason=\"length\"}"), 1.0);
+    assert_eq!(served.ended("length"), 1.0);
     assert_eq!(value("lockstep:request_errors_total{model_name=\"demo/base\",kind=\"refused\"}"), 1.0);
     assert_eq!(value("vllm:time_to_first_token_seconds_count"), 1.0);
     assert_eq!(value("vllm:e2e_request_latency_seconds_count"), 1.0);
@@ -109,8 +103,10 @@ fn an_answer_that_nobody_reads_ends_and_others_go_on() {
 #[test]
 fn a_server_that_ends_finishes_what_it_has_begun_and_refuses_the_rest() {
     let folder = tempfile::tempdir().unwrap();
-    let served = Served::start(folder.path());
-    let more = json!({"max_tokens": 1900, "ignore_eos": true, "stream": true});
+    let limits = Limits { shutdown_grace: Duration::from_secs(600), ..Limits::default() };
+    // Answers one after another: seconds, in which all below happens.
+    let served = Served::with(engine(|config| config.sequences_max = 1), folder.path(), limits);
+    let more = json!({"max_tokens": 1900, "ignore_eos": true, "stream": true, "n": 8});
     let headers = [("content-type", "application/json")];
     let body = with(ask(BASE, "a"), more).to_string();
     let mut stream = served.open("POST", "/v1/chat/completions", &headers, body.as_bytes());
@@ -118,9 +114,7 @@ fn a_server_that_ends_finishes_what_it_has_begun_and_refuses_the_rest() {
     let address = served.address;
     let engine = served.engine.clone();
     let ending = std::thread::spawn(move || served.stop());
-    while !engine.is_draining() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_until("its end", || engine.is_draining());
     // Whoever comes now is told, for as long as the answer under way takes.
     for _ in 0..3 {
         let mut late = std::net::TcpStream::connect(address).unwrap();

@@ -6,9 +6,8 @@ mod support;
 
 use ledger::{AccountId, BalanceProof, Leaves, Micros};
 use serde_json::json;
-use std::time::{Duration, Instant};
 use support::pages::{FORM, chat, encoded, look, shop, sign_in, visit};
-use support::{BASE, Served};
+use support::{BASE, Served, wait_until};
 
 /// Sends a form as a script does; gives what came.
 fn act(served: &Served, (cookie, token): (&str, &str), path: &str, fields: &[(&str, &str)]) -> String {
@@ -146,16 +145,11 @@ fn an_adapter_is_pinned_and_unpinned_while_the_server_runs() {
     let (served, ..) = shop(folder.path(), false, false);
     let (own, csrf) = visit(&served, None);
     let state = |wanted: &str| {
-        let until = Instant::now() + Duration::from_secs(20);
-        loop {
+        wait_until(wanted, || {
             let rows = served.get("/dashboard/adapters?format=json").ok();
-            let row = rows["adapters"].as_array().unwrap().iter().find(|row| row["model"] == "sql").unwrap().clone();
-            if row["state"] == wanted {
-                return;
-            }
-            assert!(Instant::now() < until, "{row}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            let row = rows["adapters"].as_array().unwrap().iter().find(|row| row["model"] == "sql").unwrap();
+            row["state"] == wanted
+        });
     };
     state("in the server's memory until asked for");
     let change = |how: &str| {

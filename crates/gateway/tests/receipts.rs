@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use support::{BASE, Served, ask, content, demo, engine, with};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+use support::{BASE, Served, ask, content, demo, engine, once_unlocked, wait_until, with};
 
 fn serve(folder: &Path) -> Served {
     Served::with(engine(|_| {}), folder, Limits::default())
@@ -145,9 +146,9 @@ fn a_folder_serves_one_server_and_one_key() {
     assert!(matches!(start(), Err(StartError::Locked { .. })));
     served.post("/v1/chat/completions", &with(ask("sql", "a"), json!({"max_tokens": 2}))).ok();
     served.stop();
-    drop(start().unwrap());
+    drop(once_unlocked(start).unwrap());
     std::fs::remove_file(folder.path().join("node.key")).unwrap();
-    assert!(matches!(start(), Err(StartError::OtherKey { .. })));
+    assert!(matches!(once_unlocked(start), Err(StartError::OtherKey { .. })));
     assert!(!folder.path().join("node.key").exists());
 }
 
@@ -184,8 +185,18 @@ fn serve_until_killed() {
     }
 }
 
+/// Kills the process when it is dropped, whatever becomes of the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts the server above; it may write files of so many KiB.
-fn start_child(folder: &Path, file_kib_max: &str) -> (Child, String) {
+fn start_child(folder: &Path, file_kib_max: &str) -> (Running, String) {
     let address = folder.join("address");
     let _ = std::fs::remove_file(&address);
     // Without the signal a write beyond the limit fails as on a full disk.
@@ -193,18 +204,17 @@ fn start_child(folder: &Path, file_kib_max: &str) -> (Child, String) {
     let mut command = Command::new("bash");
     command.args(["-c", script, file_kib_max]).arg(std::env::current_exe().unwrap());
     // The limit would also hold for a file that this test's own output goes to.
-    let mut child = command.env(CHILD_FOLDER, folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let start = Instant::now();
-    while !address.exists() {
-        assert!(start.elapsed() < Duration::from_secs(60), "the child does not serve");
-        assert!(child.try_wait().unwrap().is_none(), "the child ended before it served");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    command.env(CHILD_FOLDER, folder).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = Running(command.spawn().unwrap());
+    wait_until("a child that serves", || {
+        assert!(child.0.try_wait().unwrap().is_none(), "the child ended before it served");
+        address.exists()
+    });
     (child, std::fs::read_to_string(address).unwrap())
 }
 
-/// Asks until the server is gone; gives the receipts it was told of.
-fn ask_until_gone(address: &str) -> Vec<String> {
+/// Asks until the server is gone; gives the receipts it was told of, and counts them.
+fn ask_until_gone(address: &str, count: &AtomicUsize) -> Vec<String> {
     let body = with(ask("sql", "a"), json!({"max_tokens": 1})).to_string();
     let request = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-type: application/json\r\n\
@@ -218,8 +228,10 @@ fn ask_until_gone(address: &str) -> Vec<String> {
         if sent.and_then(|()| stream.read_to_string(&mut answer)).is_err() {
             break;
         }
-        let id = answer.lines().find_map(|line| line.strip_prefix("x-lockstep-receipt: "));
-        told.extend(id.map(str::to_owned));
+        if let Some(id) = answer.lines().find_map(|line| line.strip_prefix("x-lockstep-receipt: ")) {
+            told.push(id.to_owned());
+            count.fetch_add(1, SeqCst);
+        }
     }
     told
 }
@@ -229,12 +241,13 @@ fn a_server_that_is_killed_has_lost_no_receipt_it_told_of() {
     let folder = tempfile::tempdir().unwrap();
     let mut told = vec![];
     for round in 0..3 {
-        let (mut child, address) = start_child(folder.path(), "unlimited");
+        let (child, address) = start_child(folder.path(), "unlimited");
+        let count = AtomicUsize::new(0);
         told.extend(std::thread::scope(|scope| {
-            let askers: Vec<_> = (0..8).map(|_| scope.spawn(|| ask_until_gone(&address))).collect();
+            let askers: Vec<_> = (0..8).map(|_| scope.spawn(|| ask_until_gone(&address, &count))).collect();
+            wait_until("four answers", || count.load(SeqCst) >= 4);
             std::thread::sleep(Duration::from_millis(400 + 170 * round));
-            child.kill().unwrap();
-            child.wait().unwrap();
+            drop(child);
             askers.into_iter().flat_map(|asker| asker.join().unwrap()).collect::<Vec<_>>()
         }));
     }
@@ -270,7 +283,7 @@ fn post(address: &str, request: &Value) -> String {
 #[test]
 fn a_full_disk_ends_answers_with_an_error_and_loses_no_receipt() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut child, address) = start_child(folder.path(), "24");
+    let (child, address) = start_child(folder.path(), "24");
     let request = with(ask("sql", "a"), json!({"max_tokens": 1}));
     let mut told = vec![];
     let refused = loop {
@@ -283,8 +296,7 @@ fn a_full_disk_ends_answers_with_an_error_and_loses_no_receipt() {
     let streamed = post(&address, &with(request, json!({"stream": true})));
     assert!(streamed.contains("receipt_failed") && !streamed.contains("[DONE]"), "{streamed}");
     assert!(!streamed.contains("\"finish_reason\":\"length\""), "{streamed}");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(child);
     let served = serve(folder.path());
     for (number, id) in told.iter().enumerate() {
         assert_eq!(bundle(&served, &format!("/v1/receipts/{id}")).1.claims.number, number as u64);

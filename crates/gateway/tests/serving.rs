@@ -172,9 +172,13 @@ fn a_flood_is_refused_in_time_and_leaves_others_their_turn() {
     let served = Served::with(engine.clone(), folder.path(), gateway::Limits::default());
     let prompt = demo().text.encode("a", true).unwrap();
     let request = engine::Request { tenant: [7; 32], ..engine::Request::new(prompt, 300) };
-    // The first is being computed, four wait, and the rest is refused at once.
+    // The first is being computed, four wait, and the rest is refused at once; whoever is done makes room for one more.
     let mut taken: Vec<_> = (0..10_000).filter_map(|_| engine.submit(request.clone()).ok()).collect();
-    assert!((4..=6).contains(&taken.len()), "{}", taken.len());
+    let done = taken.iter_mut().filter_map(|events| {
+        std::iter::from_fn(|| events.try_recv().ok()).find(|event| matches!(event, engine::Event::Done(_)))
+    });
+    let done = done.count();
+    assert!((4..=5 + done).contains(&taken.len()), "{}, of whom {done} are done", taken.len());
     let body = with(ask("sql", "a"), json!({"max_tokens": 2}));
     taken.truncate(2);
     served.post(CHAT, &body).ok();

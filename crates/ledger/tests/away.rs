@@ -18,7 +18,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// Waits until nothing waits in the spool any more.
 async fn drained(ledger: &Ledger) {
-    for _ in 0..600 {
+    for _ in 0..2400 {
         if ledger.health().await.waiting == 0 {
             return;
         }

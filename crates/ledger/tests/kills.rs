@@ -5,7 +5,7 @@
 
 mod support;
 
-use ledger::{Config, Database, Extent, Ledger, Micros, What};
+use ledger::{Config, Database, Extent, Micros, What};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,7 +21,7 @@ const DIE_AT: &str = "LOCKSTEP_TEST_DIE_AT";
 
 /// A little of everything, in order. Each step is acknowledged on standard output.
 async fn script(place: &Place, config: Config, mut told: impl FnMut(String)) {
-    let ledger = Ledger::open(config).await.unwrap();
+    let ledger = support::open(config).await;
     let node = || "n1".to_owned();
     let mut tell = |done: ledger::Done| told(done.id);
     tell(ledger.deposit("d1", &ada(), Micros(1_000_000)).await.unwrap());

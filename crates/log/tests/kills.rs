@@ -9,7 +9,8 @@ mod support;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 use support::{entries, entry, key, verifier};
 use tlog::{Head, Limits, Log, Note, verify_consistency};
 
@@ -43,8 +44,9 @@ fn append_until_killed() {
     }
 }
 
-/// Kills the child after so long; gives the size it last acknowledged and the heads it published.
-fn run_and_kill(folder: &Path, after: Duration) -> (u64, Vec<Head>) {
+/// Kills the child so long after it first told of something, or after its start if that is not waited for; gives the size it
+/// last acknowledged and the heads it published.
+fn run_and_kill(folder: &Path, after: Duration, waits: bool) -> (u64, Vec<Head>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "append_until_killed", "--ignored", "--nocapture", "--quiet"])
         .env(CHILD_FOLDER, folder)
@@ -53,6 +55,7 @@ fn run_and_kill(folder: &Path, after: Duration) -> (u64, Vec<Head>) {
         .spawn()
         .unwrap();
     let output = child.stdout.take().unwrap();
+    let (tells, told) = channel();
     let reader = std::thread::spawn(move || {
         let (mut size, mut heads) = (0, vec![]);
         for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -64,12 +67,18 @@ fn run_and_kill(folder: &Path, after: Duration) -> (u64, Vec<Head>) {
                 size = head.size;
                 heads.push(head);
             }
+            if size > 0 {
+                // Only the first is waited for.
+                let _ = tells.send(());
+            }
         }
         (size, heads)
     });
+    let began = !waits || told.recv_timeout(Duration::from_secs(60)).is_ok();
     std::thread::sleep(after);
     child.kill().unwrap();
     child.wait().unwrap();
+    assert!(began, "the child tells of nothing");
     reader.join().unwrap()
 }
 
@@ -78,9 +87,13 @@ fn kill(times: u64) {
     // A small generator: other instants every time, the same in every run.
     let mut state = 20_261_120u64;
     let (mut published, mut acknowledged): (Vec<Head>, u64) = (vec![], 0);
-    for round in 0..times {
+    let (mut round, mut enough, mut last) = (0, false, Instant::now());
+    // Where kills come before much is done, there are more of them.
+    while round < times || !enough {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let (size, heads) = run_and_kill(folder.path(), Duration::from_micros(20_000 + (state >> 33) % 60_000));
+        let after = Duration::from_micros(20_000 + (state >> 33) % 60_000);
+        // Every fourth kill may come while the log is being opened.
+        let (size, heads) = run_and_kill(folder.path(), after, round % 4 != 3);
         acknowledged = acknowledged.max(size);
         published.extend(heads);
         let log = open(folder.path());
@@ -96,9 +109,14 @@ fn kill(times: u64) {
             let proof = log.prove_consistency(old.size, head.size).unwrap();
             assert!(verify_consistency(old.size, &old.root, head.size, &head.root, &proof), "round {round}: a fork");
         }
+        enough = acknowledged > 100 && !published.is_empty();
+        round += 1;
+        if round <= times {
+            last = Instant::now();
+        }
+        assert!(enough || last.elapsed() < Duration::from_secs(60), "{acknowledged} entries acknowledged");
     }
-    println!("{times} kills, {acknowledged} entries acknowledged, {} heads published, none lost", published.len());
-    assert!(acknowledged > 100 && !published.is_empty());
+    println!("{round} kills, {acknowledged} entries acknowledged, {} heads published, none lost", published.len());
 }
 
 #[test]

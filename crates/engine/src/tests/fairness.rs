@@ -145,13 +145,13 @@ fn a_burst_makes_the_steps_of_streams_under_way_no_longer_than_it_may() {
 fn newcomers_wait_for_a_full_machine_but_not_for_long() {
     let config = Config { slowdown_max: 1000.0, draft_tokens: 0, sequences_max: 128, ..config(400) };
     let mut rig = taught(config);
+    let before = Instant::now();
     let mut receivers: Vec<_> = (0..120).map(|seed| rig.submit(drawn(tokens(seed, 5), 100, seed))).collect();
-    let asked = Instant::now();
-    (0..30).for_each(|_| assert!(rig.core.step(asked)));
+    (0..30).for_each(|_| assert!(rig.core.step(before)));
     // Of a step of 90 tokens nine tenths are theirs.
     let running = rig.core.load().running;
     assert!((89..=91).contains(&running), "{running}");
-    rig.core.step(asked + FULL_PATIENCE);
+    rig.core.step(Instant::now() + FULL_PATIENCE);
     assert_eq!((rig.core.load().running, rig.core.load().waiting), (120, 0), "all have waited long enough");
     rig.finish();
     receivers.iter_mut().for_each(|receiver| drop(done(receiver)));
@@ -166,14 +166,15 @@ fn waiting_for_a_full_machine_turns_no_order_round() {
     rig.core.step(Instant::now() + FULL_PATIENCE);
     assert_eq!(rig.core.load().running, 120);
     let of = |priority, seed| Request { priority, ..drawn(tokens(seed, 5), 1, seed) };
+    let before = Instant::now();
     let mut low = rig.submit(of(Priority::Low, 500));
-    std::thread::sleep(Duration::from_millis(30));
+    let between = Instant::now();
+    std::thread::sleep(Duration::from_millis(1));
     let mut high = rig.submit(of(Priority::High, 501));
-    let asked = Instant::now();
-    rig.core.step(asked);
+    rig.core.step(before);
     assert_eq!(rig.core.load().waiting, 2, "the machine is full");
     // The low one has waited long enough, the high one not quite.
-    rig.core.step(asked + FULL_PATIENCE - Duration::from_millis(15));
+    rig.core.step(between + FULL_PATIENCE);
     assert!(outcome(&mut high).is_some(), "whoever is first in turn comes in");
     assert!(outcome(&mut low).is_none());
 }

@@ -7,7 +7,7 @@ pub mod pages;
 
 use engine::Engine;
 use exact::{Activations, Isa};
-use gateway::{Config, Keys, Limits, Server};
+use gateway::{Config, Keys, Limits, Server, StartError};
 use model::{Adapter, LoadOptions, Model, Text};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -46,6 +46,32 @@ pub fn demo() -> &'static Demo {
     })
 }
 
+/// Looks again and again until something is there, for a minute at most.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "a minute went by without {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until it is so.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    wait_for(what, || is_so().then_some(()));
+}
+
+/// What comes of a start once nobody has the folder's lock: a process that another test is starting may have a copy of it
+/// for a moment.
+pub fn once_unlocked(start: impl Fn() -> Result<Server, StartError>) -> Result<Server, StartError> {
+    wait_for("the folder's lock", || match start() {
+        Err(StartError::Locked { .. }) => None,
+        started => Some(started),
+    })
+}
+
 /// A new engine, changed as the test wants it.
 pub fn engine(change: impl FnOnce(&mut engine::Config)) -> Arc<Engine> {
     let demo = demo();
@@ -80,7 +106,8 @@ impl Served {
         keys: Keys,
     ) -> Served {
         let config = Config { folder: folder.to_owned(), base: BASE.into(), adapters, keys, limits };
-        Served::running(engine.clone(), Server::new(engine, config).unwrap())
+        let server = once_unlocked(|| Server::new(engine.clone(), config.clone())).unwrap();
+        Served::running(engine, server)
     }
 
     /// One that asks for a key from whoever changes its adapters.
@@ -131,6 +158,19 @@ impl Served {
         head += &format!("content-length: {}\r\n\r\n", body.len());
         stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
         stream
+    }
+
+    /// What Prometheus is told, in the first line that begins so.
+    pub fn metric(&self, name: &str) -> f64 {
+        let metrics = self.get("/metrics");
+        let line = metrics.text().lines().find(|line| line.starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("no {name}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// How many answers ended so: `stop`, `length`, or `abort` if nobody wanted them any more.
+    pub fn ended(&self, how: &str) -> f64 {
+        self.metric(&format!("vllm:request_success_total{{model_name=\"{BASE}\",finished_reason=\"{how}\"}}"))
     }
 
     /// Waits until the engine has nothing to do.

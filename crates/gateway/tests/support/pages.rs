@@ -1,11 +1,13 @@
 //! What tests of the pages share: a server with a ledger, sessions, forms.
 
 use super::{Answer, BASE, Served, ask, demo, engine};
-use gateway::{Billing, Config, Keys, Limits, Server};
+use gateway::{Billing, Config, Keys, Limits, Server, Target};
 use ledger::{Ledger, PriceList};
 use returns::Device;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 pub const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
@@ -16,6 +18,9 @@ pub fn shop(folder: &Path, keyed: bool, admin: bool) -> (Served, Ledger, tokio::
     let ledger = runtime.block_on(Ledger::open(ledger::Config::new(database, folder.join("spool")))).unwrap();
     let prices = r#"{"version": 3, "default": {"prompt": 1000000, "output": 3000000}}"#;
     let billing = Billing::new(ledger.clone()).with_prices(PriceList::parse(prices).unwrap());
+    // However slow this machine is, no answer is late.
+    let hour = Duration::from_secs(3600);
+    let billing = billing.with_targets(Target { first: hour, each: hour }, BTreeMap::new());
     let keys = if keyed {
         let line = |name: &str| format!("{name} {} budget=5\n", blake3::hash(name.as_bytes()).to_hex());
         std::fs::write(folder.join("keys"), line("ada") + &line("bob")).unwrap();

@@ -9,7 +9,7 @@ use ledger::{AccountId, Clock, Config, Database, Hold, Ledger, Micros, Outcome, 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An hour, in microseconds.
 pub(crate) const HOUR: Time = 3_600_000_000;
@@ -36,16 +36,31 @@ impl Place {
             check_every: None,
             durability: ledger::Durability::Process,
             audit_window: Duration::from_secs(48 * 3600),
+            wait: Duration::from_secs(120),
             ..Config::new(self.database.clone(), self.folder.join("spool"))
         }
     }
 
     pub(crate) async fn open(&self) -> Ledger {
-        Ledger::open(self.config()).await.unwrap()
+        open(self.config()).await
     }
 
     pub(crate) fn pass(&self, time: Time) {
         self.time.fetch_add(time, Ordering::SeqCst);
+    }
+}
+
+/// Opens a ledger once nobody has its spool: a process that another test is starting may have a copy of the lock for a
+/// moment.
+pub(crate) async fn open(config: Config) -> Ledger {
+    let begun = Instant::now();
+    loop {
+        match Ledger::open(config.clone()).await {
+            Err(error)
+                if begun.elapsed() < Duration::from_secs(60)
+                    && error.to_string().contains("is used by another process") => {}
+            opened => return opened.unwrap(),
+        }
     }
 }
 

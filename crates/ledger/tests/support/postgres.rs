@@ -57,7 +57,7 @@ impl Cluster {
     pub(crate) fn serve(&mut self) {
         let data = self.folder.path().join("data");
         // The shell ends the server when this process is gone, however it went.
-        let script = "\"$0\" -D \"$1\" -k \"$2\" -c listen_addresses= -c max_connections=60 $3 >\"$2/log\" 2>&1 & \
+        let script = "\"$0\" -D \"$1\" -k \"$2\" -c listen_addresses= -c max_connections=200 $3 >\"$2/log\" 2>&1 & \
                       server=$!; read line; kill -INT $server; wait $server";
         let mut command = Command::new("/bin/sh");
         command
