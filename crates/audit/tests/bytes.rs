@@ -82,7 +82,7 @@ proptest! {
     fn random_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..400), kind in 0u8..6) {
         read_all(&bytes);
         read_all(&[&[kind][..], &bytes].concat());
-        for heading in ["lockstep dispute 1", "lockstep light opening 2", "lockstep light key 1", "lockstep frame 1"] {
+        for heading in ["lockstep dispute 1", "lockstep light opening 2", "lockstep light key 2", "lockstep frame 1"] {
             let length = (heading.len() as u64).to_le_bytes();
             read_all(&[&length[..], heading.as_bytes(), &bytes].concat());
         }

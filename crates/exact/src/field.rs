@@ -2,8 +2,7 @@
 //! holds (`docs/light-check.md`). Not part of the arithmetic: nothing here decides a bit of an answer.
 
 use crate::Isa;
-use crate::kernels::versions;
-use crate::packed::{Floats, High, Packed, to_floats};
+use crate::kernels::{DOT_DIGITS, DOT_INPUTS, DOT_LANES, DigitBlock, dots, versions};
 use crate::quantise::digits;
 
 /// The field's size, a Mersenne prime.
@@ -11,15 +10,11 @@ pub const P: u64 = (1 << 61) - 1;
 
 /// Bits of a limb of an element that rows of weights are multiplied with.
 const BITS: u32 = 21;
-/// Numbers that are taken together: sums of so many products of 20 bits and 32 cannot overflow, nor those of half as many of 24
-/// and 32.
-const PART: usize = 512;
-
-/// Elements of the field, each as a signed number of 32 bits and 2³² times another, so that products with 32-bit numbers are
-/// products of 32-bit numbers.
+/// Elements of the field in digits of 16 bits, from −2¹⁵ on, so that products with small numbers are products of small numbers.
 #[derive(Clone, Default, Debug)]
 pub struct Vector {
-    words: Vec<i64>,
+    len: usize,
+    digits: Vec<DigitBlock>,
 }
 
 /// One element in three limbs.
@@ -32,12 +27,17 @@ fn joined_limbs(sums: [i64; 3]) -> i128 {
     i128::from(sums[0]) + (i128::from(sums[1]) << BITS) + (i128::from(sums[2]) << (2 * BITS))
 }
 
-fn joined_halves(sums: [i64; 2]) -> i128 {
-    i128::from(sums[0]) + (i128::from(sums[1]) << 32)
+/// `value` modulo [`P`]: what is above 61 bits counts as much as what is below.
+pub(crate) fn reduced(value: i128) -> u64 {
+    let fold = |value: i128| (value & i128::from(P)) + (value >> 61);
+    let rest = fold(fold(value)) as i64;
+    let rest = if rest < 0 { rest + P as i64 } else { rest } as u64;
+    if rest >= P { rest - P } else { rest }
 }
 
-fn reduced(value: i128) -> u64 {
-    value.rem_euclid(i128::from(P)) as u64
+/// The product of two elements.
+pub(crate) fn product(a: u64, b: u64) -> u64 {
+    reduced(i128::from(a) * i128::from(b))
 }
 
 /// Quantised inputs of a linear map, as its check reads them.
@@ -51,146 +51,97 @@ pub enum Levels<'a> {
     Low(&'a [i16]),
 }
 
+impl Levels<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Levels::Whole(x) => x.len(),
+            Levels::High(x) | Levels::Low(x) => x.len(),
+        }
+    }
+}
+
 impl Vector {
     /// Of elements below [`P`].
     pub fn new(values: impl IntoIterator<Item = u64>) -> Vector {
-        let word = |value: u64| {
+        let mut vector = Vector::default();
+        for value in values {
             assert!(value < P);
-            // The low half counts as signed; the high half makes up for it.
-            let low = value as u32;
-            let high = (value >> 32) as u32 + (low >> 31);
-            (u64::from(high) << 32 | u64::from(low)) as i64
-        };
-        Vector { words: values.into_iter().map(word).collect() }
+            let lane = vector.len % DOT_LANES;
+            if lane == 0 {
+                vector.digits.push(DigitBlock::default());
+            }
+            let mut rest = value as i64;
+            for digits in vector.digits.iter_mut().last().into_iter().flatten() {
+                digits[lane] = rest as i16;
+                rest = (rest - i64::from(rest as i16)) >> 16;
+            }
+            vector.len += 1;
+        }
+        vector
     }
 
     /// Elements there are.
     pub fn len(&self) -> usize {
-        self.words.len()
+        self.len
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.words.is_empty()
+        self.len == 0
     }
 
     /// One element.
     pub fn get(&self, at: usize) -> u64 {
-        let word = self.words[at];
-        (((word >> 32) << 32) + i64::from(word as i32)) as u64
-    }
-
-    /// Σ of the elements from `first` on times `x`, modulo [`P`], for any `x`: the simple form.
-    pub fn dot(&self, first: usize, x: &[i32]) -> u64 {
-        let elements = first..first + x.len();
-        reduced(elements.zip(x).map(|(at, x)| i128::from(self.get(at)) * i128::from(*x)).sum())
+        let digits = self.digits[at / DOT_LANES].iter().rev().map(|digits| i64::from(digits[at % DOT_LANES]));
+        digits.fold(0, |value, digit| (value << 16) + digit) as u64
     }
 
     /// Σ of all elements times quantised inputs, modulo [`P`].
     pub fn dot_levels(&self, isa: Isa, x: Levels<'_>) -> u64 {
-        fn parts<T>(words: &[i64], x: &[T], dots: impl Fn(&[i64], &[T], &mut [i64; 2])) -> u64 {
-            assert!(words.len() == x.len());
-            let each = words.chunks(PART).zip(x.chunks(PART)).map(|(words, x)| {
-                let mut sums = [0; 2];
-                dots(words, x, &mut sums);
-                joined_halves(sums)
-            });
-            reduced(each.sum())
-        }
-        match x {
-            Levels::Whole(x) => parts(&self.words, x, |words, x, sums| dots_whole(isa, words, x, sums)),
-            Levels::High(x) => parts(&self.words, x, |words, x, sums| dots_high(isa, words, x, sums)),
-            Levels::Low(x) => parts(&self.words, x, |words, x, sums| dots_low(isa, words, x, sums)),
-        }
-    }
-
-    /// As [`Vector::dot`], of sums where they lie; each becomes its float in `y` on the way, so that they are read once for both.
-    pub fn dot_floats(&self, isa: Isa, first: usize, x: Packed<'_>, floats: Floats<'_>, y: &mut [f32]) -> u64 {
-        assert!(x.len() == y.len());
-        let words = &self.words[first..first + x.len()];
-        let (mut sum, mut unpacked) = (0i128, [0i32; PART]);
-        for part in x.parts(PART) {
-            let (at, x) = (part.at..part.at + part.low.len(), &mut unpacked[..part.low.len()]);
-            part.unpack(isa, x);
-            to_floats(isa, x, floats.part(at.clone()), &mut y[at.clone()]);
-            let words = &words[at];
-            match part.high {
-                High::Four(..) => sum += dots(isa, words, x, PART),
-                High::Eight(_) => sum += dots(isa, words, x, PART / 2),
-                High::Sixteen(_) => {
-                    // Both halves by themselves; hardly ever with sums that are true.
-                    let above: Vec<i32> = x.iter().map(|x| x >> 16).collect();
-                    x.iter_mut().for_each(|x| *x &= 0xffff);
-                    sum += dots(isa, words, x, PART) + (dots(isa, words, &above, PART) << 16);
-                }
+        assert!(x.len() == self.len);
+        let (mut total, mut part) = ([0i64; DOT_DIGITS], [[0i16; DOT_LANES]; DOT_INPUTS / DOT_LANES]);
+        for (number, digits) in self.digits.chunks(part.len()).enumerate() {
+            let all = number * DOT_INPUTS..((number + 1) * DOT_INPUTS).min(self.len);
+            // What is left beyond the last input meets digits that are zeros.
+            let flat = &mut part.as_flattened_mut()[..all.len()];
+            match x {
+                Levels::Whole(x) => widen(isa, &x[all], flat),
+                Levels::High(x) => high_digits(isa, &x[all], flat),
+                Levels::Low(x) => low_digits(isa, &x[all], flat),
             }
+            let mut sums = [0; DOT_DIGITS];
+            dots(isa, digits, &part[..digits.len()], &mut sums);
+            total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
         }
-        reduced(sum)
+        reduced(total.iter().rev().fold(0, |value, sum| (value << 16) + i128::from(*sum)))
     }
 }
 
-/// Σ of elements times `x`, so many at a time: 512 if these have 20 bits, 256 if they have 24.
-fn dots(isa: Isa, words: &[i64], x: &[i32], most: usize) -> i128 {
-    let each = words.chunks(most).zip(x.chunks(most)).map(|(words, x)| {
-        let mut sums = [0; 2];
-        dots_of_24_bits(isa, words, x, &mut sums);
-        joined_halves(sums)
-    });
-    each.sum()
-}
-
-/// Sums of both halves of `words` times `x`, which are few and small enough. Plain sums, so that the compiler runs as many side
-/// by side as there are lanes.
 #[inline(always)]
-fn dots_with(words: &[i64], n: usize, x: impl Fn(usize) -> i32, sums: &mut [i64; 2]) {
-    let words = &words[..n];
-    let (mut low, mut high) = (0i64, 0i64);
-    for i in 0..n {
-        let (word, v) = (words[i], x(i));
-        low = low.wrapping_add(i64::from(word as i32).wrapping_mul(i64::from(v)));
-        high = high.wrapping_add((word >> 32).wrapping_mul(i64::from(v)));
-    }
-    *sums = [low, high];
-}
-
-#[inline(always)]
-fn dots_of_24_bits_body(words: &[i64], x: &[i32], sums: &mut [i64; 2]) {
-    let x = &x[..words.len()];
-    dots_with(words, x.len(), |i| x[i], sums);
+fn widen_body(x: &[i8], to: &mut [i16]) {
+    to.iter_mut().zip(x).for_each(|(to, x)| *to = i16::from(*x));
 }
 
 versions! {
-    fn dots_of_24_bits(words: &[i64], x: &[i32], sums: &mut [i64; 2]) = dots_of_24_bits_body;
+    fn widen(x: &[i8], to: &mut [i16]) = widen_body;
 }
 
 #[inline(always)]
-fn dots_whole_body(words: &[i64], x: &[i8], sums: &mut [i64; 2]) {
-    let x = &x[..words.len()];
-    dots_with(words, x.len(), |i| i32::from(x[i]), sums);
+fn high_digits_body(x: &[i16], to: &mut [i16]) {
+    to.iter_mut().zip(x).for_each(|(to, x)| *to = digits(i32::from(*x)).0 as i16);
+}
+
+versions! {
+    fn high_digits(x: &[i16], to: &mut [i16]) = high_digits_body;
 }
 
 #[inline(always)]
-fn dots_high_body(words: &[i64], x: &[i16], sums: &mut [i64; 2]) {
-    let x = &x[..words.len()];
-    dots_with(words, x.len(), |i| digits(i32::from(x[i])).0, sums);
-}
-
-#[inline(always)]
-fn dots_low_body(words: &[i64], x: &[i16], sums: &mut [i64; 2]) {
-    let x = &x[..words.len()];
-    dots_with(words, x.len(), |i| digits(i32::from(x[i])).1, sums);
+fn low_digits_body(x: &[i16], to: &mut [i16]) {
+    to.iter_mut().zip(x).for_each(|(to, x)| *to = digits(i32::from(*x)).1 as i16);
 }
 
 versions! {
-    fn dots_whole(words: &[i64], x: &[i8], sums: &mut [i64; 2]) = dots_whole_body;
-}
-
-versions! {
-    fn dots_high(words: &[i64], x: &[i16], sums: &mut [i64; 2]) = dots_high_body;
-}
-
-versions! {
-    fn dots_low(words: &[i64], x: &[i16], sums: &mut [i64; 2]) = dots_low_body;
+    fn low_digits(x: &[i16], to: &mut [i16]) = low_digits_body;
 }
 
 /// Σ over rows of an element times the row: a projection of a matrix, taken row by row.
@@ -255,80 +206,27 @@ mod tests {
                 assert!((0..n).all(|i| vector.get(i) == values[i]));
                 let sum =
                     |x: &dyn Fn(usize) -> i32| reduced((0..n).map(|i| i128::from(values[i]) * i128::from(x(i))).sum());
-                // All at the border of a form, all beyond it, and anything.
-                let kinds: [[i32; 4]; 7] = [
-                    [(1 << 19) - 1; 4],
-                    [-1 << 19; 4],
-                    [1 << 19; 4],
-                    [(1 << 23) - 1; 4],
-                    [-1 << 23; 4],
-                    [-(1 << 23) - 1, 1 << 23, 0, -1],
-                    [i32::MIN, i32::MAX, -1, 77_777],
-                ];
-                for kind in kinds {
-                    let x: Vec<i32> = (0..n).map(|i| kind[i % 4]).collect();
-                    assert_eq!(vector.dot(0, &x), sum(&|i| x[i]), "{n}");
-                    let (bits, mut bytes) = (Packed::bits_of(&x), vec![]);
-                    Packed::write(&x, bits, &mut bytes);
-                    let packed = Packed::read(&bytes, n, bits).unwrap();
-                    let found = vector.dot_floats(isa, 0, packed, Floats::High, &mut vec![0.0; n]);
-                    assert_eq!(found, sum(&|i| x[i]), "{isa} {n} {kind:?}");
-                }
                 let narrow: Vec<i8> = (0..n).map(|i| [127, -127, -128, i as i8][i % 4]).collect();
                 assert_eq!(vector.dot_levels(isa, Levels::Whole(&narrow)), sum(&|i| narrow[i].into()));
                 let wide: Vec<i16> = (0..n).map(|i| [32_639, -32_639, 127, -129, i as i16][i % 5]).collect();
                 let digit = |i: usize| digits(wide[i].into());
                 assert_eq!(vector.dot_levels(isa, Levels::High(&wide)), sum(&|i| digit(i).0));
                 assert_eq!(vector.dot_levels(isa, Levels::Low(&wide)), sum(&|i| digit(i).1));
+                // Every digit but the highest, and every input, at its border.
+                let least = 0x1ffe_7fff_7fff_8000;
+                let sum = reduced(i128::from(least) * -128 * n as i128);
+                assert_eq!(Vector::new(vec![least; n]).dot_levels(isa, Levels::Whole(&vec![-128; n])), sum);
             }
         }
     }
 
     #[test]
-    fn no_form_overflows() {
-        // A low half of −2³¹ in every element, and every number at its form's border.
-        let vector = Vector::new(vec![1 << 31; 2048]);
-        for isa in Isa::available() {
-            for x in [-1 << 19, (1 << 19) - 1, -1 << 23, (1 << 23) - 1, i32::MIN, i32::MAX] {
-                let sums = vec![x; 2048];
-                let (bits, mut bytes) = (Packed::bits_of(&sums), vec![]);
-                Packed::write(&sums, bits, &mut bytes);
-                let packed = Packed::read(&bytes, sums.len(), bits).unwrap();
-                let found = vector.dot_floats(isa, 0, packed, Floats::High, &mut vec![0.0; 2048]);
-                assert_eq!(found, reduced(i128::from(x) * (2048 << 31)), "{isa} {x}");
-            }
-        }
-    }
-
-    #[test]
-    fn numbers_where_they_lie_give_the_same_sum_and_the_floats_of_the_arithmetic() {
-        for isa in Isa::available() {
-            for (n, by) in [(1, 7), (15, 70_001), (1024, 77), (3001, 777), (700, 77_777)] {
-                let vector = Vector::new((0..n as u64 + 3).map(element));
-                let x = |salt: i32| (0..n as i32).map(|i| (i * by) ^ salt).collect::<Vec<i32>>();
-                let (high, low) = (x(5), x(-9));
-                let scales: Vec<f32> = (0..n).map(|i| 0.001 + i as f32 * 1e-5).collect();
-                for bits in
-                    [4u8, 8, 16].into_iter().filter(|bits| *bits >= Packed::bits_of(&[&high[..], &low].concat()))
-                {
-                    let write = |x: &[i32]| {
-                        let mut bytes = vec![];
-                        Packed::write(x, bits, &mut bytes);
-                        bytes
-                    };
-                    let (high_bytes, low_bytes) = (write(&high), write(&low));
-                    let [high_sums, low_sums] =
-                        [&high_bytes, &low_bytes].map(|bytes| Packed::read(bytes, n, bits).unwrap());
-                    let mut y = vec![0.0; n];
-                    let found = vector.dot_floats(isa, 3, low_sums, Floats::Whole(0.3, &scales), &mut y);
-                    assert_eq!(found, vector.dot(3, &low));
-                    assert!((0..n).all(|i| y[i] == low[i] as f32 * (0.3 * scales[i])));
-                    assert_eq!(vector.dot_floats(isa, 0, high_sums, Floats::High, &mut y), vector.dot(0, &high));
-                    vector.dot_floats(isa, 0, low_sums, Floats::Low(0.3, &scales), &mut y);
-                    let both = |i: usize| (high[i] as f32 * 256.0 + low[i] as f32) * (0.3 * scales[i]);
-                    assert!((0..n).all(|i| y[i] == both(i)));
-                }
-            }
+    fn numbers_are_brought_into_the_field_as_division_does() {
+        let p = i128::from(P);
+        let borders =
+            [0, 1, p - 1, p, p + 1, p * p, 64 * p, i128::MAX, 1 << 126, 0x1234_5678_9abc_def0_1122_3344_5566_7788];
+        for value in borders.into_iter().flat_map(|value| [value, -value, value - 1, !value]) {
+            assert_eq!(i128::from(reduced(value)), value.rem_euclid(p), "{value}");
         }
     }
 

@@ -9,7 +9,7 @@
 //! - the next token is drawn with integer probabilities and a counter-based generator ([`sample`]), under penalties, biases and masks if asked for
 //!   ([`adjust`]), and told how likely it was ([`logprob`]).
 //!
-//! Beside the arithmetic stand what checks it ([`field`]) and what many short messages are hashed with ([`hash`]).
+//! Beside the arithmetic stand what checks it ([`field`], [`elements`]) and what many short messages are hashed with ([`hash`]).
 //!
 //! Every operation takes an [`Isa`] first: the instruction set to use. All give the same bits.
 //!
@@ -38,6 +38,7 @@ mod weight_row;
 
 pub mod adjust;
 pub mod attention;
+pub mod elements;
 pub mod field;
 pub mod generator;
 pub mod hash;

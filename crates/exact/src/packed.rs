@@ -109,15 +109,17 @@ impl<'a> Packed<'a> {
         sums
     }
 
-    /// All of them in parts of at most so many.
+    /// All of them in parts, which end wherever their numbers reach a multiple of `most`.
     pub(crate) fn parts(self, most: usize) -> impl Iterator<Item = Part<'a>> {
         let half = if let Above::Four(_) = self.high { self.len().div_ceil(2) } else { self.len() };
-        let halves = [(0..half, 0), (half..self.len(), 4)];
-        let each = move |(all, shift): (Range<usize>, u32)| {
-            let end = all.end;
-            all.clone().step_by(most).map(move |at| self.part(at..(at + most).min(end), at - all.start, shift))
-        };
-        halves.into_iter().flat_map(each)
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let (all, shift) = if at < half { (0..half, 0) } else { (half..self.len(), 4) };
+            let end = ((at / most + 1) * most).min(all.end);
+            let part = (at < end).then(|| self.part(at..end, at - all.start, shift));
+            at = end;
+            part
+        })
     }
 
     fn part(&self, sums: Range<usize>, from: usize, shift: u32) -> Part<'a> {

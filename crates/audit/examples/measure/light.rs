@@ -6,6 +6,7 @@ use audit::light::{Frame, Key, LightConfig, LightOpening, LightVerdict, OpeningF
 use audit::trace::Run;
 use audit::{ReplayConfig, Verdict, replay};
 use exact::Isa;
+use exact::elements::{Elements, ROW};
 use exact::field::{Levels, P, Projection, Vector};
 use exact::packed::{Floats, Packed};
 use receipt::Bundle;
@@ -18,10 +19,10 @@ pub(crate) fn products(count: u64) {
     let mut numbers = Numbers(3);
     let rows: Vec<Vec<i8>> =
         (0..outputs).map(|_| (0..inputs).map(|_| (numbers.below(255) as i16 - 127) as i8).collect()).collect();
-    let elements: Vec<u64> = (0..outputs).map(|_| numbers.below(P)).collect();
+    let r = Elements::new(&(0..ROW + Elements::rows_of(outputs)).map(|_| numbers.below(P)).collect::<Vec<u64>>());
     let mut projection = Projection::new(inputs);
-    rows.iter().zip(&elements).for_each(|(row, r)| projection.add(isa, *r, row));
-    let (r, r_w) = (Vector::new(elements), Vector::new(projection.finish()));
+    rows.iter().enumerate().for_each(|(at, row)| projection.add(isa, r.get(0, at), row));
+    let r_w = Vector::new(projection.finish());
     let (mut rejected, mut altered) = (0u64, 0u64);
     while altered < count {
         let x: Vec<i8> = (0..inputs).map(|_| (numbers.below(255) as i16 - 127) as i8).collect();

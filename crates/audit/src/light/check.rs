@@ -7,7 +7,7 @@ use crate::light::attend::lock;
 use crate::light::frame::Frame;
 use crate::light::input::Input;
 use crate::light::key::Key;
-use crate::light::opening::{Opened, PastOpening};
+use crate::light::opening::{EmbeddingOpening, Opened, PastOpening};
 use crate::light::row::{Output, Products, Row, Setting};
 use crate::light::sections::Sections;
 use crate::light::sums;
@@ -15,7 +15,8 @@ use crate::light::verdict::{LightError, LightFault, LightVerdict};
 use crate::light::walk::{TILE, Walk};
 use crate::trace::tree::WEIGHTS;
 use crate::verdict::{Difference, Verdict};
-use exact::field::{Levels, P, Vector};
+use exact::elements::Elements;
+use exact::field::{Levels, P};
 use exact::packed::Floats;
 use exact::{Activations, Isa};
 use model::{Adapter, Half, Text, widen_half};
@@ -88,8 +89,7 @@ pub fn check(
     }
     let with = Setting { isa: config.isa, frame, adapter, sections: &sections, start: span.start };
     let mut walk = Walk::new(with, config.threads, span.end)?;
-    let (embeddings, elements) = walk.both(|| embeddings(opening, frame), || key.elements(sections.outputs_max()));
-    let Some(embeddings) = embeddings else { return fails(None, LightFault::Embedding) };
+    let Some(embeddings) = embeddings(opening, frame, &mut walk) else { return fails(None, LightFault::Embedding) };
     for position in 0..span.start {
         let past = opening.past(position).map_err(LightError::File)?;
         if !past_opens(&past, position, leaves, frame, &mut walk) {
@@ -99,7 +99,7 @@ pub fn check(
     let products = Checked {
         isa: config.isa,
         mode: frame.activations(),
-        elements,
+        elements: key.elements(sections.rows_max()),
         key,
         sections: &sections,
         opening,
@@ -144,22 +144,23 @@ pub fn check(
 }
 
 /// The embeddings of the span's tokens, if they open the model's digest.
-fn embeddings(opening: &impl Opened, frame: &Frame) -> Option<BTreeMap<u32, Vec<f32>>> {
+fn embeddings(opening: &impl Opened, frame: &Frame, walk: &mut Walk) -> Option<BTreeMap<u32, Vec<f32>>> {
     let entry = frame.base.tensors.get("model.embed_tokens.weight")?;
-    let mut found = BTreeMap::new();
-    for embedding in opening.embeddings() {
-        let leaf = model::merkle::leaf(&embedding.row);
-        let root = WEIGHTS.root_of(entry.rows, embedding.token as usize, &[leaf], &embedding.proof);
-        if root != Some(entry.root) || embedding.row.len() != 2 * frame.shape().hidden {
-            return None;
-        }
-        let widen = |pair: &[u8; 2]| match frame.half {
-            Half::Brain => f32::from_bits(u32::from(u16::from_le_bytes(*pair)) << 16),
-            Half::Ieee => widen_half(u16::from_le_bytes(*pair)),
-        };
-        found.insert(embedding.token, embedding.row.as_chunks::<2>().0.iter().map(widen).collect());
+    let opened = opening.embeddings();
+    let opens = walk.each(opened.len(), |number| {
+        let EmbeddingOpening { token, row, proof } = &opened[number];
+        let root = WEIGHTS.root_of(entry.rows, *token as usize, &[model::merkle::leaf(row)], proof);
+        root == Some(entry.root) && row.len() == 2 * frame.shape().hidden
+    });
+    if !opens.into_iter().all(|opens| opens) {
+        return None;
     }
-    Some(found)
+    let widen = |pair: &[u8; 2]| match frame.half {
+        Half::Brain => f32::from_bits(u32::from(u16::from_le_bytes(*pair)) << 16),
+        Half::Ieee => widen_half(u16::from_le_bytes(*pair)),
+    };
+    let values = |row: &[u8]| row.as_chunks::<2>().0.iter().map(widen).collect();
+    Some(opened.iter().map(|embedding| (embedding.token, values(&embedding.row))).collect())
 }
 
 /// Whether an earlier position's keys and values are those its leaf binds; then they are in the store.
@@ -179,7 +180,7 @@ fn past_opens(past: &PastOpening, position: usize, leaves: &[[u8; 32]], frame: &
 struct Checked<'a, O> {
     isa: Isa,
     mode: Activations,
-    elements: Vector,
+    elements: Elements,
     key: &'a Key,
     sections: &'a Sections,
     opening: &'a O,
@@ -226,7 +227,7 @@ impl<O: Opened> Products for Checked<'_, O> {
                 let floats = Floats::of(self.mode, plane, input.scale, scales);
                 *claimed = (*claimed + self.elements.dot_floats(self.isa, first, these, floats, y)) % P;
             }
-            first += y.len();
+            first += Elements::rows_of(y.len());
         }
         let projection = &self.key.projections[section];
         let sums_of = |levels: &fn(&Input) -> Levels<'_>| projection.dot_levels(self.isa, levels(input));

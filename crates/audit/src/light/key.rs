@@ -6,6 +6,7 @@ use crate::light::verdict::LightError;
 use crate::trace::tree::Hash;
 use crate::wire::{Malformed, Reader, Writer};
 use exact::Isa;
+use exact::elements::{Elements, ROW};
 use exact::field::{P, Projection, Vector};
 use model::pieces::{self, Piece};
 use model::{LoadOptions, Model, Plan, Shape, digest};
@@ -24,9 +25,9 @@ pub struct Key {
     pub(crate) projections: Vec<Vector>,
 }
 
-/// The elements r, from a seed: 61 bits each, the one that is not in the field passed over.
-fn elements(seed: &Hash) -> impl Iterator<Item = u64> {
-    let mut stream = blake3::Hasher::new_keyed(seed).update(b"lockstep light check 1").finalize_xof();
+/// The numbers r is made of, from a seed: 61 bits each, the one that is not in the field passed over.
+fn numbers(seed: &Hash) -> impl Iterator<Item = u64> {
+    let mut stream = blake3::Hasher::new_keyed(seed).update(b"lockstep light check 2").finalize_xof();
     let mut bytes = vec![0u8; 1 << 14];
     let block = move || {
         stream.fill(&mut bytes);
@@ -34,6 +35,11 @@ fn elements(seed: &Hash) -> impl Iterator<Item = u64> {
         words
     };
     std::iter::repeat_with(block).flatten().filter(|value| *value < P)
+}
+
+/// The elements r, with so many outer ones.
+fn elements(seed: &Hash, rows: usize) -> Elements {
+    Elements::new(&numbers(seed).take(ROW + rows).collect::<Vec<u64>>())
 }
 
 /// The seed of a public coin: of what was handed out, and of a beacon's value that nobody knew by then.
@@ -50,7 +56,7 @@ pub fn coin_of(opening: &Hash, beacon: &[u8]) -> Hash {
 pub struct KeyMaker {
     isa: Isa,
     seed: Hash,
-    elements: Vec<u64>,
+    elements: Elements,
     sections: Sections,
     projections: Vec<Option<Projection>>,
     finished: Vec<Vec<u64>>,
@@ -65,7 +71,7 @@ impl KeyMaker {
         KeyMaker {
             isa,
             seed,
-            elements: elements(&seed).take(sections.outputs_max()).collect(),
+            elements: elements(&seed, sections.rows_max()),
             projections: (0..count).map(|_| None).collect(),
             finished: vec![vec![]; count],
             sections,
@@ -87,12 +93,12 @@ impl KeyMaker {
             _ => return,
         };
         let (inputs, outputs) = &self.sections.shapes[section];
-        let first: usize = outputs[..place].iter().sum();
+        let first = outputs[..place].iter().map(|outputs| Elements::rows_of(*outputs)).sum();
         let projection = self.projections[section].get_or_insert_with(|| Projection::new(*inputs));
         let mut levels = vec![0i8; *inputs];
         for output in 0..matrix.outputs() {
             matrix.row(output, &mut levels);
-            projection.add(self.isa, self.elements[first + output], &levels);
+            projection.add(self.isa, self.elements.get(first, output), &levels);
         }
         if place + 1 == outputs.len() {
             self.finished[section] = projection.finish();
@@ -143,15 +149,15 @@ impl Key {
         Key::secret(model, coin(opening, beacon), isa, threads)
     }
 
-    /// The first elements r: for the verifier, and for whoever it leaked to.
-    pub fn elements(&self, count: usize) -> Vector {
-        Vector::new(elements(&self.seed).take(count))
+    /// The elements r, with so many outer ones: for the verifier, and for whoever it leaked to.
+    pub fn elements(&self, rows: usize) -> Elements {
+        elements(&self.seed, rows)
     }
 
     /// Its one encoding.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        writer.bytes(b"lockstep light key 1").hash(&self.base).hash(&self.frame).hash(&self.seed);
+        writer.bytes(b"lockstep light key 2").hash(&self.base).hash(&self.frame).hash(&self.seed);
         writer.number(self.projections.len());
         for projection in &self.projections {
             writer.number(projection.len());
@@ -163,7 +169,7 @@ impl Key {
     /// Reads a key. Takes memory in proportion to `bytes`, whatever they say.
     pub fn from_bytes(bytes: &[u8]) -> Result<Key, Malformed> {
         let mut reader = Reader(bytes);
-        if reader.bytes()? != b"lockstep light key 1" {
+        if reader.bytes()? != b"lockstep light key 2" {
             return Err(Malformed("their heading"));
         }
         let mut key = Key { base: reader.hash()?, frame: reader.hash()?, seed: reader.hash()?, projections: vec![] };

@@ -1,5 +1,6 @@
 //! Linear maps that read the same input are one section, checked by one equation.
 
+use exact::elements::Elements;
 use model::{Mlp, Op, Plan, Shape};
 
 /// The sections of a model: runs of linear maps in the order of the plan, the head, then two of every expert.
@@ -67,8 +68,9 @@ impl Sections {
         self.sites.len() + 2 * (self.experts_before.get(mixture).copied().unwrap_or(0) + expert) + usize::from(down)
     }
 
-    /// The most outputs of a section.
-    pub fn outputs_max(&self) -> usize {
-        self.shapes.iter().map(|(_, outputs)| outputs.iter().sum()).max().unwrap_or(0)
+    /// The most outer elements that a section's lists of sums take.
+    pub fn rows_max(&self) -> usize {
+        let rows = |outputs: &[usize]| outputs.iter().map(|outputs| Elements::rows_of(*outputs)).sum();
+        self.shapes.iter().map(|(_, outputs)| rows(outputs)).max().unwrap_or(0)
     }
 }

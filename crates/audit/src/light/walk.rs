@@ -34,22 +34,11 @@ impl Walk {
         self.pool.threads()
     }
 
-    /// Does two things at once, if there are two threads.
-    pub(crate) fn both<A: Send + Sync, B: Send + Sync>(
-        &mut self,
-        a: impl Fn() -> A + Sync,
-        b: impl Fn() -> B + Sync,
-    ) -> (A, B) {
-        let (first, second) = (OnceLock::new(), OnceLock::new());
-        self.pool.each(2, |_, number| match number {
-            0 => drop(first.set(a())),
-            _ => drop(second.set(b())),
-        });
-        // Both have run, or `each` has panicked.
-        match (first.into_inner(), second.into_inner()) {
-            (Some(first), Some(second)) => (first, second),
-            _ => (a(), b()),
-        }
+    /// What `of` makes of each number below `count`, in order; the threads share them.
+    pub(crate) fn each<T: Send + Sync>(&mut self, count: usize, of: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        let made: Vec<OnceLock<T>> = (0..count).map(|_| OnceLock::new()).collect();
+        self.pool.each(count, |_, number| drop(made[number].set(of(number))));
+        made.into_iter().filter_map(OnceLock::into_inner).collect()
     }
 
     /// Takes consecutive positions through the plan's body, and each to `then` when its last operation is done.

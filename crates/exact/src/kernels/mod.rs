@@ -11,6 +11,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod dots;
+#[cfg(target_arch = "x86_64")]
 mod narrow;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -342,6 +344,32 @@ pub(crate) fn transpose(
         // SAFETY: an Isa of this level exists only where the processor has these instructions.
         Level::Avx512 | Level::Amx => unsafe { transpose::avx512(messages, stride, count, part, blocks) },
         _ => scalar::transpose(messages, stride, count, part, blocks),
+    }
+}
+
+/// Digits of an element of the field that light checks are made in, 16 bits each.
+pub(crate) const DOT_DIGITS: usize = 4;
+/// Elements whose digits lie together.
+pub(crate) const DOT_LANES: usize = 32;
+/// The most inputs that [`dots`] takes: pairs of their products, 2²³ each at most, stay below 2³¹ in every lane.
+pub(crate) const DOT_INPUTS: usize = 2048;
+/// The lowest digits of some elements, their next, and so on.
+pub(crate) type DigitBlock = [[i16; DOT_LANES]; DOT_DIGITS];
+
+/// For each digit the sum of all times `x`, whose magnitudes are at most 128.
+#[inline]
+pub(crate) fn dots(isa: Isa, digits: &[DigitBlock], x: &[[i16; DOT_LANES]], sums: &mut [i64; DOT_DIGITS]) {
+    assert!(digits.len() == x.len() && x.len() * DOT_LANES <= DOT_INPUTS);
+    match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: an Isa of this level exists only where the processor has these instructions.
+        Level::Avx2 => unsafe { dots::avx2(digits, x, sums) },
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls code compiled for an instruction set")]
+        // SAFETY: as above.
+        Level::Avx512 | Level::Amx => unsafe { dots::avx512(digits, x, sums) },
+        _ => scalar::dots(digits, x, sums),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Products, spreading and transposing in plain Rust: the reference for the other kernels.
 
-use super::{Left, Panel, Right};
+use super::{DOT_DIGITS, DOT_LANES, DigitBlock, Left, Panel, Right};
 use crate::hash::{BLOCK_BYTES, Block};
 use crate::quantise::{CHUNK, CHUNK_STRIDE};
 use std::ops::Range;
@@ -67,6 +67,16 @@ pub(super) fn transpose(messages: &[u8], stride: usize, count: usize, part: Rang
             for (word, four) in block.iter_mut().zip(bytes.as_chunks::<4>().0) {
                 word[lane] = u32::from_le_bytes(*four);
             }
+        }
+    }
+}
+
+/// See [`super::dots`].
+pub(super) fn dots(digits: &[DigitBlock], x: &[[i16; DOT_LANES]], sums: &mut [i64; DOT_DIGITS]) {
+    *sums = [0; DOT_DIGITS];
+    for (digits, x) in digits.iter().zip(x) {
+        for (sum, digits) in sums.iter_mut().zip(digits) {
+            *sum += digits.iter().zip(x).map(|(digit, x)| i64::from(*digit) * i64::from(*x)).sum::<i64>();
         }
     }
 }
