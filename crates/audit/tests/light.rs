@@ -176,6 +176,24 @@ fn any_false_sum_anywhere_is_named_by_its_position() {
 }
 
 #[test]
+fn false_sums_that_would_cancel_if_stretches_had_equal_elements_are_named() {
+    let wide = Shape { mlps: vec![Mlp::Gated { width: 1344 }; 2], ..shape() };
+    for (mode, planes) in [(Activations::A8, 1), (Activations::A16, 2)] {
+        let scene = Scene::honest(wide.clone(), mode, None, &settings());
+        let opening = scene.prove(50..52);
+        assert!(scene.check(&opening).holds());
+        // Queries 64, keys and values 32 each; attention's output 64; gate 1344 and up.
+        let (keys, gate, up) = (64 * planes, 192 * planes, (192 + 1344) * planes);
+        for (one, other, section) in
+            [(3, keys + 3, 0), (gate + 7, gate + 7 + 512, 2), (gate + 319, gate + 319 + 1024, 2), (gate + 7, up + 7, 2)]
+        {
+            let forged = opening.clone().forged(51, one, 5).forged(51, other, -5);
+            assert_eq!(fault(scene.check(&forged)), (Some(51), LightFault::Sums { section }), "{one} {other}");
+        }
+    }
+}
+
+#[test]
 fn an_error_in_the_kernel_of_a_leaked_key_passes_for_it_and_for_no_other_key() {
     // Why a key is never published: whoever knows r finds small false sums that cancel, Σ r·δ = 0, by reducing a lattice.
     let scene = Scene::honest(shape(), Activations::A8, None, &settings());

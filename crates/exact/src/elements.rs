@@ -6,12 +6,12 @@ use crate::field::{P, product, reduced};
 use crate::kernels::versions;
 use crate::packed::{Floats, High, Packed, to_floats};
 
-/// Sums of a row, which have one outer element: sums of so many products of 20 bits and 32 cannot overflow, nor those of half as many of
-/// 24 and 32.
-pub const ROW: usize = 512;
+/// How many sums share an outer element. So many products of numbers of 20 bits and 32 cannot overflow when they are added up, nor half as
+/// many of 24 and 32.
+pub const STRETCH: usize = 512;
 
-/// What sums are combined with: each sum's element is the product of an outer and an inner one. The inner ones are the same for
-/// every row of [`ROW`] sums, so few that they stay in the first-level cache.
+/// What sums are combined with: each sum's element is the product of an outer and an inner one. An outer one is shared by a stretch
+/// of [`STRETCH`] sums; the inner ones are the same for every stretch, so few that they stay in the first-level cache.
 pub struct Elements {
     outer: Vec<u64>,
     inner: Vec<u64>,
@@ -21,10 +21,10 @@ pub struct Elements {
 }
 
 impl Elements {
-    /// Of numbers below [`P`]: [`ROW`] inner ones, then the outer ones.
+    /// Of numbers below [`P`]: [`STRETCH`] inner ones, then the outer ones.
     pub fn new(numbers: &[u64]) -> Elements {
         assert!(numbers.iter().all(|number| *number < P));
-        let (inner, outer) = numbers.split_at(ROW);
+        let (inner, outer) = numbers.split_at(STRETCH);
         let halves = |element: &u64| {
             // The low half counts as signed; the high half makes up for it.
             let low = *element as u32;
@@ -34,37 +34,37 @@ impl Elements {
         Elements { outer: outer.to_vec(), inner: inner.to_vec(), halves: inner.iter().map(halves).collect() }
     }
 
-    /// How many outer ones a list of so many sums takes.
-    pub fn rows_of(sums: usize) -> usize {
-        sums.div_ceil(ROW)
+    /// How many outer ones a map of so many outputs takes; its lists of sums, one for each plane of digits, share them.
+    pub fn stretches_of(outputs: usize) -> usize {
+        outputs.div_ceil(STRETCH)
     }
 
-    /// The element of one sum of a list whose outer ones begin at `first`.
+    /// The element of one sum of a map whose outer ones begin at `first`.
     pub fn get(&self, first: usize, at: usize) -> u64 {
-        product(self.outer[first + at / ROW], self.inner[at % ROW])
+        product(self.outer[first + at / STRETCH], self.inner[at % STRETCH])
     }
 
     /// Σ of a list's sums times their elements, the outer ones from `first` on, modulo [`P`]. Each sum becomes its float in `y` on the
     /// way, so that they are read once for both.
     pub fn dot_floats(&self, isa: Isa, first: usize, x: Packed<'_>, floats: Floats<'_>, y: &mut [f32]) -> u64 {
         assert!(x.len() == y.len());
-        let (mut total, mut unpacked) = (0, [0i32; ROW]);
-        for part in x.parts(ROW) {
+        let (mut total, mut unpacked) = (0, [0i32; STRETCH]);
+        for part in x.parts(STRETCH) {
             let (at, x) = (part.at..part.at + part.low.len(), &mut unpacked[..part.low.len()]);
             part.unpack(isa, x);
             to_floats(isa, x, floats.part(at.clone()), &mut y[at.clone()]);
-            let words = &self.halves[at.start % ROW..][..x.len()];
+            let words = &self.halves[at.start % STRETCH..][..x.len()];
             let sum = match part.high {
-                High::Four(..) => dots(isa, words, x, ROW),
-                High::Eight(_) => dots(isa, words, x, ROW / 2),
+                High::Four(..) => dots(isa, words, x, STRETCH),
+                High::Eight(_) => dots(isa, words, x, STRETCH / 2),
                 High::Sixteen(_) => {
                     // Both halves by themselves; hardly ever with sums that are true.
                     let above: Vec<i32> = x.iter().map(|x| x >> 16).collect();
                     x.iter_mut().for_each(|x| *x &= 0xffff);
-                    dots(isa, words, x, ROW) + (dots(isa, words, &above, ROW) << 16)
+                    dots(isa, words, x, STRETCH) + (dots(isa, words, &above, STRETCH) << 16)
                 }
             };
-            total = (total + product(self.outer[first + at.start / ROW], reduced(sum))) % P;
+            total = (total + product(self.outer[first + at.start / STRETCH], reduced(sum))) % P;
         }
         total
     }
@@ -133,11 +133,16 @@ mod tests {
         // The last: every low half at its border.
         let numbers: [fn(u64) -> u64; 3] = [element, |_| P - 1, |_| 1 << 31];
         for number in numbers {
-            let elements = Elements::new(&(0..ROW as u64 + 13).map(number).collect::<Vec<u64>>());
+            let numbers: Vec<u64> = (0..STRETCH as u64 + 13).map(number).collect();
+            let elements = Elements::new(&numbers);
+            // Sum j of a map whose outer elements begin at the third: docs/light-check.md, section 1.
+            let element =
+                |j: usize| u128::from(numbers[512 + 3 + j / 512]) * u128::from(numbers[j % 512]) % u128::from(P);
+            assert!((0..5000).all(|j| u128::from(elements.get(3, j)) == element(j)));
             for (isa, n) in
                 Isa::available().into_iter().flat_map(|isa| [1, 7, 511, 512, 513, 1025, 5000].map(|n| (isa, n)))
             {
-                let each: Vec<i128> = (0..n).map(|at| elements.get(3, at).into()).collect();
+                let each: Vec<i128> = (0..n).map(|at| element(at) as i128).collect();
                 for kind in kinds {
                     let x: Vec<i32> = (0..n).map(|i| kind[i % 4]).collect();
                     let (bits, sum) = (Packed::bits_of(&x), each.iter().zip(&x).map(|(e, x)| e * i128::from(*x)).sum());
@@ -152,7 +157,7 @@ mod tests {
 
     #[test]
     fn sums_become_the_floats_of_the_arithmetic() {
-        let elements = Elements::new(&(0..ROW as u64 + 6).map(element).collect::<Vec<u64>>());
+        let elements = Elements::new(&(0..STRETCH as u64 + 6).map(element).collect::<Vec<u64>>());
         for isa in Isa::available() {
             for (n, by) in [(1, 7), (15, 70_001), (1024, 77), (3001, 777), (700, 77_777)] {
                 let x = |salt: i32| (0..n as i32).map(|i| (i * by) ^ salt).collect::<Vec<i32>>();

@@ -10,6 +10,7 @@ pub const P: u64 = (1 << 61) - 1;
 
 /// Bits of a limb of an element that rows of weights are multiplied with.
 const BITS: u32 = 21;
+
 /// Elements of the field in digits of 16 bits, from −2¹⁵ on, so that products with small numbers are products of small numbers.
 #[derive(Clone, Default, Debug)]
 pub struct Vector {
@@ -62,22 +63,20 @@ impl Levels<'_> {
 
 impl Vector {
     /// Of elements below [`P`].
-    pub fn new(values: impl IntoIterator<Item = u64>) -> Vector {
-        let mut vector = Vector::default();
-        for value in values {
-            assert!(value < P);
-            let lane = vector.len % DOT_LANES;
-            if lane == 0 {
-                vector.digits.push(DigitBlock::default());
+    pub fn new(values: &[u64]) -> Vector {
+        assert!(values.iter().all(|value| *value < P));
+        let block = |values: &[u64]| {
+            let mut block = DigitBlock::default();
+            for (lane, value) in values.iter().enumerate() {
+                let mut rest = *value as i64;
+                for digits in &mut block {
+                    digits[lane] = rest as i16;
+                    rest = (rest - i64::from(rest as i16)) >> 16;
+                }
             }
-            let mut rest = value as i64;
-            for digits in vector.digits.iter_mut().last().into_iter().flatten() {
-                digits[lane] = rest as i16;
-                rest = (rest - i64::from(rest as i16)) >> 16;
-            }
-            vector.len += 1;
-        }
-        vector
+            block
+        };
+        Vector { len: values.len(), digits: values.chunks(DOT_LANES).map(block).collect() }
     }
 
     /// Elements there are.
@@ -202,7 +201,7 @@ mod tests {
             for n in [1usize, 7, 1023, 1024, 1025, 5000] {
                 let values: Vec<u64> =
                     (0..n as u64).map(|i| [P - 1, 1 << 31, (1 << 31) - 1, element(i), 0][i as usize % 5]).collect();
-                let vector = Vector::new(values.clone());
+                let vector = Vector::new(&values);
                 assert!((0..n).all(|i| vector.get(i) == values[i]));
                 let sum =
                     |x: &dyn Fn(usize) -> i32| reduced((0..n).map(|i| i128::from(values[i]) * i128::from(x(i))).sum());
@@ -215,7 +214,7 @@ mod tests {
                 // Every digit but the highest, and every input, at its border.
                 let least = 0x1ffe_7fff_7fff_8000;
                 let sum = reduced(i128::from(least) * -128 * n as i128);
-                assert_eq!(Vector::new(vec![least; n]).dot_levels(isa, Levels::Whole(&vec![-128; n])), sum);
+                assert_eq!(Vector::new(&vec![least; n]).dot_levels(isa, Levels::Whole(&vec![-128; n])), sum);
             }
         }
     }

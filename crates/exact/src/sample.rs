@@ -91,11 +91,12 @@ const TOGETHER: usize = 4 * LANES;
 /// No noise is larger: its largest is that of the largest word, 23.5.
 const NOISE_MAX: f32 = 24.0;
 
-/// The noise of this word and of every smaller one is no larger: with u = 1 − ε it is −log2(−log2 u) < −log2 ε − 0.5.
+/// The noise of this word and of every smaller one is no larger: −log2(−log2 u) < −log2(1 − u) − 0.5.
 #[inline(always)]
 fn noise_bound(word: u32) -> f32 {
-    let epsilon = (1u32 << 24) - ((word >> 9) * 2 + 1);
-    (24 - epsilon.ilog2()) as f32
+    // 1 − u in units of 2⁻²⁴.
+    let rest = (1u32 << 24) - ((word >> 9) * 2 + 1);
+    (24 - rest.ilog2()) as f32
 }
 
 /// Whether any of some numbers is such, without leaving early, so that they are looked at side by side.

@@ -6,7 +6,7 @@ use audit::light::{Frame, Key, LightConfig, LightOpening, LightVerdict, OpeningF
 use audit::trace::Run;
 use audit::{ReplayConfig, Verdict, replay};
 use exact::Isa;
-use exact::elements::{Elements, ROW};
+use exact::elements::{Elements, STRETCH};
 use exact::field::{Levels, P, Projection, Vector};
 use exact::packed::{Floats, Packed};
 use receipt::Bundle;
@@ -14,15 +14,17 @@ use std::path::Path;
 use std::time::Instant;
 
 pub(crate) fn products(count: u64) {
-    // A map of 96 × 64, as in the tests' model: sums of random rows, each altered in one to three places at random.
-    let (outputs, inputs, isa, started) = (96usize, 64usize, Isa::best(), Instant::now());
+    // Sums of random rows, each altered in one to three places at random, or in two where the inner elements are the same and what
+    // is added to one is taken from the other.
+    let (outputs, inputs, isa, started) = (STRETCH + 96, 64usize, Isa::best(), Instant::now());
     let mut numbers = Numbers(3);
     let rows: Vec<Vec<i8>> =
         (0..outputs).map(|_| (0..inputs).map(|_| (numbers.below(255) as i16 - 127) as i8).collect()).collect();
-    let r = Elements::new(&(0..ROW + Elements::rows_of(outputs)).map(|_| numbers.below(P)).collect::<Vec<u64>>());
+    let r =
+        Elements::new(&(0..STRETCH + Elements::stretches_of(outputs)).map(|_| numbers.below(P)).collect::<Vec<u64>>());
     let mut projection = Projection::new(inputs);
     rows.iter().enumerate().for_each(|(at, row)| projection.add(isa, r.get(0, at), row));
-    let r_w = Vector::new(projection.finish());
+    let r_w = Vector::new(&projection.finish());
     let (mut rejected, mut altered) = (0u64, 0u64);
     while altered < count {
         let x: Vec<i8> = (0..inputs).map(|_| (numbers.below(255) as i16 - 127) as i8).collect();
@@ -39,10 +41,16 @@ pub(crate) fn products(count: u64) {
         assert_eq!(claimed(&honest), right, "a true product is rejected");
         for _ in 0..100 {
             let mut sums = honest.clone();
-            for _ in 0..=numbers.below(3) {
-                let at = numbers.below(outputs as u64) as usize;
-                let by = [1, -1, 256, 1 << numbers.below(30)][numbers.below(4) as usize];
+            let by = [1, -1, 256, 1 << numbers.below(30)][numbers.below(4) as usize];
+            if numbers.below(4) == 0 {
+                let at = numbers.below((outputs - STRETCH) as u64) as usize;
                 sums[at] = sums[at].wrapping_add(by);
+                sums[at + STRETCH] = sums[at + STRETCH].wrapping_sub(by);
+            } else {
+                for _ in 0..=numbers.below(3) {
+                    let at = numbers.below(outputs as u64) as usize;
+                    sums[at] = sums[at].wrapping_add(by);
+                }
             }
             if sums != honest {
                 altered += 1;

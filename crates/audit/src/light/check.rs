@@ -99,7 +99,7 @@ pub fn check(
     let products = Checked {
         isa: config.isa,
         mode: frame.activations(),
-        elements: key.elements(sections.rows_max()),
+        elements: key.elements(sections.stretches_max()),
         key,
         sections: &sections,
         opening,
@@ -147,12 +147,12 @@ pub fn check(
 fn embeddings(opening: &impl Opened, frame: &Frame, walk: &mut Walk) -> Option<BTreeMap<u32, Vec<f32>>> {
     let entry = frame.base.tensors.get("model.embed_tokens.weight")?;
     let opened = opening.embeddings();
-    let opens = walk.each(opened.len(), |number| {
+    let open = walk.all(opened.len(), |number| {
         let EmbeddingOpening { token, row, proof } = &opened[number];
         let root = WEIGHTS.root_of(entry.rows, *token as usize, &[model::merkle::leaf(row)], proof);
         root == Some(entry.root) && row.len() == 2 * frame.shape().hidden
     });
-    if !opens.into_iter().all(|opens| opens) {
+    if !open {
         return None;
     }
     let widen = |pair: &[u8; 2]| match frame.half {
@@ -227,7 +227,7 @@ impl<O: Opened> Products for Checked<'_, O> {
                 let floats = Floats::of(self.mode, plane, input.scale, scales);
                 *claimed = (*claimed + self.elements.dot_floats(self.isa, first, these, floats, y)) % P;
             }
-            first += Elements::rows_of(y.len());
+            first += Elements::stretches_of(y.len());
         }
         let projection = &self.key.projections[section];
         let sums_of = |levels: &fn(&Input) -> Levels<'_>| projection.dot_levels(self.isa, levels(input));

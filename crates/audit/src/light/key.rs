@@ -6,7 +6,7 @@ use crate::light::verdict::LightError;
 use crate::trace::tree::Hash;
 use crate::wire::{Malformed, Reader, Writer};
 use exact::Isa;
-use exact::elements::{Elements, ROW};
+use exact::elements::{Elements, STRETCH};
 use exact::field::{P, Projection, Vector};
 use model::pieces::{self, Piece};
 use model::{LoadOptions, Model, Plan, Shape, digest};
@@ -39,7 +39,7 @@ fn numbers(seed: &Hash) -> impl Iterator<Item = u64> {
 
 /// The elements r, with so many outer ones.
 fn elements(seed: &Hash, rows: usize) -> Elements {
-    Elements::new(&numbers(seed).take(ROW + rows).collect::<Vec<u64>>())
+    Elements::new(&numbers(seed).take(STRETCH + rows).collect::<Vec<u64>>())
 }
 
 /// The seed of a public coin: of what was handed out, and of a beacon's value that nobody knew by then.
@@ -71,7 +71,7 @@ impl KeyMaker {
         KeyMaker {
             isa,
             seed,
-            elements: elements(&seed, sections.rows_max()),
+            elements: elements(&seed, sections.stretches_max()),
             projections: (0..count).map(|_| None).collect(),
             finished: vec![vec![]; count],
             sections,
@@ -93,7 +93,7 @@ impl KeyMaker {
             _ => return,
         };
         let (inputs, outputs) = &self.sections.shapes[section];
-        let first = outputs[..place].iter().map(|outputs| Elements::rows_of(*outputs)).sum();
+        let first = outputs[..place].iter().map(|outputs| Elements::stretches_of(*outputs)).sum();
         let projection = self.projections[section].get_or_insert_with(|| Projection::new(*inputs));
         let mut levels = vec![0i8; *inputs];
         for output in 0..matrix.outputs() {
@@ -109,7 +109,7 @@ impl KeyMaker {
     /// Key and frame, with the bytes of the model's manifest.
     pub fn finish(self, manifest: Vec<u8>) -> Result<(Key, Frame), Malformed> {
         let frame = self.frame.finish(manifest)?;
-        let projections = self.finished.into_iter().map(Vector::new).collect();
+        let projections = self.finished.iter().map(|projection| Vector::new(projection)).collect();
         Ok((Key { base: frame.base.digest, frame: frame.hash(), seed: self.seed, projections }, frame))
     }
 }
@@ -180,7 +180,7 @@ impl Key {
             if values.iter().any(|value| *value >= P) {
                 return Err(Malformed("an element is not in the field"));
             }
-            key.projections.push(Vector::new(values));
+            key.projections.push(Vector::new(&values));
         }
         reader.finish()?;
         Ok(key)

@@ -3,7 +3,7 @@
 //! A prover hands out the exact integer sums of every linear map of a span of positions. The verifier recomputes everything
 //! else itself, bit for bit (attention, norms, rotary positions, adapters, sampling) and checks the sums with one random
 //! combination of each map's rows that it kept: `r · (W x) = (r · W) · x` in a field of 2⁶¹ − 1 elements. A false sum
-//! passes with probability 2⁻⁶⁰ at most as long as nobody else knows r: it stays a secret ([`Key::secret`]), or it is drawn only
+//! passes with probability 2⁻⁶⁰ as long as nobody else knows r: it stays a secret ([`Key::secret`]), or it is drawn only
 //! when the sums are fixed ([`Key::from_coin`]).
 
 mod attend;

@@ -68,9 +68,9 @@ impl Sections {
         self.sites.len() + 2 * (self.experts_before.get(mixture).copied().unwrap_or(0) + expert) + usize::from(down)
     }
 
-    /// The most outer elements that a section's lists of sums take.
-    pub fn rows_max(&self) -> usize {
-        let rows = |outputs: &[usize]| outputs.iter().map(|outputs| Elements::rows_of(*outputs)).sum();
-        self.shapes.iter().map(|(_, outputs)| rows(outputs)).max().unwrap_or(0)
+    /// The most outer elements that a section's maps take.
+    pub fn stretches_max(&self) -> usize {
+        let stretches = |outputs: &[usize]| outputs.iter().map(|outputs| Elements::stretches_of(*outputs)).sum();
+        self.shapes.iter().map(|(_, outputs)| stretches(outputs)).max().unwrap_or(0)
     }
 }

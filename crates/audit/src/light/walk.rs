@@ -7,7 +7,8 @@ use crate::light::attend::{self, Scratch, Store, lock};
 use crate::light::row::{Desk, Products, Row, Setting};
 use cpu::Pool;
 use model::Op;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Positions that go through the plan together.
 pub(crate) const TILE: usize = 32;
@@ -34,11 +35,13 @@ impl Walk {
         self.pool.threads()
     }
 
-    /// What `of` makes of each number below `count`, in order; the threads share them.
-    pub(crate) fn each<T: Send + Sync>(&mut self, count: usize, of: impl Fn(usize) -> T + Sync) -> Vec<T> {
-        let made: Vec<OnceLock<T>> = (0..count).map(|_| OnceLock::new()).collect();
-        self.pool.each(count, |_, number| drop(made[number].set(of(number))));
-        made.into_iter().filter_map(OnceLock::into_inner).collect()
+    /// Whether all numbers below `count` are such; the threads share them.
+    pub(crate) fn all(&mut self, count: usize, such: impl Fn(usize) -> bool + Sync) -> bool {
+        let found = AtomicUsize::new(0);
+        self.pool.each(count, |_, number| {
+            found.fetch_add(usize::from(such(number)), Ordering::Relaxed);
+        });
+        found.into_inner() == count
     }
 
     /// Takes consecutive positions through the plan's body, and each to `then` when its last operation is done.

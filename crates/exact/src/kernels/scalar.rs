@@ -76,7 +76,8 @@ pub(super) fn dots(digits: &[DigitBlock], x: &[[i16; DOT_LANES]], sums: &mut [i6
     *sums = [0; DOT_DIGITS];
     for (digits, x) in digits.iter().zip(x) {
         for (sum, digits) in sums.iter_mut().zip(digits) {
-            *sum += digits.iter().zip(x).map(|(digit, x)| i64::from(*digit) * i64::from(*x)).sum::<i64>();
+            // At most 2²², 32 of them.
+            *sum += i64::from(digits.iter().zip(x).map(|(digit, x)| i32::from(*digit) * i32::from(*x)).sum::<i32>());
         }
     }
 }
