@@ -135,7 +135,7 @@ mod tests {
         for number in numbers {
             let numbers: Vec<u64> = (0..STRETCH as u64 + 13).map(number).collect();
             let elements = Elements::new(&numbers);
-            // Sum j of a map whose outer elements begin at the third: docs/light-check.md, section 1.
+            // Sum j of a map whose outer elements begin with number 3: docs/light-check.md, section 1.
             let element =
                 |j: usize| u128::from(numbers[512 + 3 + j / 512]) * u128::from(numbers[j % 512]) % u128::from(P);
             assert!((0..5000).all(|j| u128::from(elements.get(3, j)) == element(j)));

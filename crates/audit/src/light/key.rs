@@ -38,8 +38,8 @@ fn numbers(seed: &Hash) -> impl Iterator<Item = u64> {
 }
 
 /// The elements r, with so many outer ones.
-fn elements(seed: &Hash, rows: usize) -> Elements {
-    Elements::new(&numbers(seed).take(STRETCH + rows).collect::<Vec<u64>>())
+fn elements(seed: &Hash, stretches: usize) -> Elements {
+    Elements::new(&numbers(seed).take(STRETCH + stretches).collect::<Vec<u64>>())
 }
 
 /// The seed of a public coin: of what was handed out, and of a beacon's value that nobody knew by then.
@@ -150,8 +150,8 @@ impl Key {
     }
 
     /// The elements r, with so many outer ones: for the verifier, and for whoever it leaked to.
-    pub fn elements(&self, rows: usize) -> Elements {
-        elements(&self.seed, rows)
+    pub fn elements(&self, stretches: usize) -> Elements {
+        elements(&self.seed, stretches)
     }
 
     /// Its one encoding.
